@@ -1,0 +1,273 @@
+"""Owns contracts: an Open Data Contract Standard v3.1 file a dataset, read once into frozen types.
+
+The file is read with `open-data-contract-standard`; what lakehose needs of it becomes a `Contract`. Types are a small
+tree (`Primitive`, `ListOf`, `StructOf`) that names no engine: the Iceberg schema, Spark's reader and the Glue table are
+each derived from it. Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
+from pydantic import ValidationError
+
+from lake.envelope import ENVELOPE, SYSTEM_COLUMNS
+from lake.errors import DeclarationError, known_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Contract", "Field", "FieldType", "ListOf", "PartitionField", "Primitive", "StructOf", "read_contract"]
+
+PrimitiveName = Literal[
+    "boolean", "int", "long", "float", "double", "decimal", "date", "timestamp", "timestamptz", "string", "binary"
+]
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A type without parts, by its Iceberg name."""
+
+    name: PrimitiveName
+    precision: int = 0
+    """Digits in all, of a decimal."""
+    scale: int = 0
+    """Digits behind the point, of a decimal."""
+
+    def __str__(self) -> str:
+        return f"decimal({self.precision}, {self.scale})" if self.name == "decimal" else self.name
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of one type."""
+
+    element: FieldType
+
+
+@dataclass(frozen=True)
+class StructOf:
+    """Named fields in order."""
+
+    fields: tuple[Field, ...]
+
+
+FieldType = Primitive | ListOf | StructOf
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a dataset's payload."""
+
+    name: str
+    type: FieldType
+    required: bool = False
+    """Whether an event without it is refused."""
+    description: str = ""
+    pii: bool = False
+    """Whether the contract classifies it as personal data."""
+
+
+@dataclass(frozen=True)
+class PartitionField:
+    """A term of a table's partition spec or sort order, as in `month(event_time)`."""
+
+    transform: str
+    """`identity`, `year`, `month`, `day`, `hour`, `bucket[N]` or `truncate[N]`."""
+    column: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a dataset's events look like, and how its table is laid out."""
+
+    dataset: str
+    version: str
+    """Semantic version, as events carry it in `schema_version`."""
+    fields: tuple[Field, ...]
+    partition: tuple[PartitionField, ...]
+    sort: tuple[str, ...]
+    """Columns that files are sorted by, ascending."""
+    description: str = ""
+
+    def field_names(self) -> list[str]:
+        """Names of the payload's fields, in the contract's order."""
+        return [field.name for field in self.fields]
+
+    def required_names(self) -> list[str]:
+        """Names of the payload's fields that must be there."""
+        return [field.name for field in self.fields if field.required]
+
+
+_LOGICAL: dict[str, PrimitiveName] = {
+    "string": "string",
+    "boolean": "boolean",
+    "integer": "long",
+    "number": "double",
+    "date": "date",
+    "timestamp": "timestamptz",
+}
+# A physicalType narrows what the logicalType leaves open; Spark's, Iceberg's and Athena's spellings are all in use.
+_PHYSICAL: dict[str, dict[str, PrimitiveName]] = {
+    "string": {"string": "string", "varchar": "string"},
+    "boolean": {"boolean": "boolean"},
+    "integer": {"int": "int", "integer": "int", "long": "long", "bigint": "long"},
+    "number": {"float": "float", "real": "float", "double": "double"},
+    "date": {"date": "date"},
+    "timestamp": {"timestamp": "timestamptz", "timestamptz": "timestamptz", "timestamp_ntz": "timestamp"},
+}
+_DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
+_TERM = re.compile(r"(?:(year|month|day|hour)\((\w+)\)|(bucket|truncate)\((\d+),\s*(\w+)\)|(\w+))")
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_OUR_PROPERTIES = ("lakehose.partitionBy", "lakehose.sortBy")
+
+
+def read_contract(path: Path, dataset: str) -> Contract:
+    """Read the contract of a dataset.
+
+    Raises:
+        DeclarationError: the file is missing, is no ODCS v3.1 document, has a key that ODCS doesn't know, a type that
+            lakehose can't store, or a field name that is taken.
+    """
+    where = str(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DeclarationError(f"{where}: no such contract file (dataset {dataset!r} names it)") from None
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{where}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise DeclarationError(f"{where}: a contract is a mapping, got {type(raw).__name__}")
+    try:
+        document = OpenDataContractStandard.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DeclarationError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
+    _refuse_unknown_keys(raw, document.model_dump(by_alias=True, exclude_unset=True), where, "")
+    return _contract(document, dataset, where)
+
+
+def _refuse_unknown_keys(raw: Any, kept: Any, where: str, path: str) -> None:
+    # The model ignores keys it doesn't know; a typo would then silently drop a rule of the contract.
+    if isinstance(raw, dict) and isinstance(kept, dict):
+        for key, value in raw.items():
+            here = f"{path}.{key}" if path else str(key)
+            if key not in kept:
+                raise DeclarationError(f"{where}: {here}: the Open Data Contract Standard v3.1 has no such key")
+            _refuse_unknown_keys(value, kept[key], where, here)
+    elif isinstance(raw, list) and isinstance(kept, list):
+        for index, (item, other) in enumerate(zip(raw, kept, strict=True)):
+            name = item.get("name", index) if isinstance(item, dict) else index
+            _refuse_unknown_keys(item, other, where, f"{path}[{name}]")
+
+
+def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> Contract:
+    if not (document.apiVersion or "").startswith("v3."):
+        raise DeclarationError(f"{where}: apiVersion: got {document.apiVersion!r}, allowed is v3.1.0")
+    if not _VERSION.fullmatch(document.version or ""):
+        raise DeclarationError(f"{where}: version: got {document.version!r}, allowed is MAJOR.MINOR.PATCH, as in 1.0.0")
+    objects = document.schema_ or []
+    found = next((one for one in objects if one.name == dataset), None)
+    if found is None:
+        names = known_values(dataset, [one.name or "" for one in objects])
+        raise DeclarationError(f"{where}: schema: no object has the dataset's name: {names}")
+    fields = tuple(_field(one, f"{where}: schema[{dataset}]") for one in found.properties or [])
+    if not fields:
+        raise DeclarationError(f"{where}: schema[{dataset}]: properties: at least one is needed")
+    taken = [field.name for field in fields if field.name in {*ENVELOPE, *SYSTEM_COLUMNS}]
+    if taken:
+        raise DeclarationError(f"{where}: schema[{dataset}]: {taken[0]!r} is a name of the event's envelope")
+    twice = [field.name for index, field in enumerate(fields) if field.name in {f.name for f in fields[:index]}]
+    if twice:
+        raise DeclarationError(f"{where}: schema[{dataset}]: {twice[0]!r} is there twice")
+    columns = [*ENVELOPE, *(field.name for field in fields)]
+    custom = _custom(found, where, dataset)
+    partition = tuple(
+        _term(str(text), columns, f"{where}: lakehose.partitionBy")
+        for text in custom.get("lakehose.partitionBy", ["day(event_time)"])
+    )
+    sort = tuple(str(name) for name in custom.get("lakehose.sortBy", ["event_time"]))
+    for name in sort:
+        if name not in columns:
+            raise DeclarationError(f"{where}: lakehose.sortBy: {known_values(name, columns)}")
+    purpose = document.description.purpose if document.description else None
+    return Contract(
+        dataset=dataset,
+        version=document.version or "",
+        fields=fields,
+        partition=partition,
+        sort=sort,
+        description=found.description or purpose or "",
+    )
+
+
+def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, list[Any]]:
+    custom: dict[str, list[Any]] = {}
+    for one in found.customProperties or []:
+        name = one.property or ""
+        if not name.startswith("lakehose."):
+            continue  # other tools' properties are theirs
+        if name not in _OUR_PROPERTIES:
+            raise DeclarationError(
+                f"{where}: schema[{dataset}].customProperties: {known_values(name, _OUR_PROPERTIES)}"
+            )
+        if not isinstance(one.value, list):
+            raise DeclarationError(f"{where}: {name}: a list is needed, got {one.value!r}")
+        custom[name] = one.value
+    return custom
+
+
+def _field(source: SchemaProperty, where: str) -> Field:
+    name = source.name or ""
+    if not _COLUMN.fullmatch(name):
+        raise DeclarationError(f"{where}: field name: got {name!r}, allowed are a-z, 0-9 and _, at most 128")
+    return Field(
+        name=name,
+        type=_type(source, f"{where}.{name}"),
+        required=bool(source.required),
+        description=source.description or "",
+        pii=source.classification in {"pii", "PII", "personal", "restricted"},
+    )
+
+
+def _type(source: SchemaProperty, where: str) -> FieldType:
+    logical = source.logicalType or ""
+    if logical == "object":
+        if not source.properties:
+            raise DeclarationError(f"{where}: an object needs properties")
+        return StructOf(tuple(_field(one, where) for one in source.properties))
+    if logical == "array":
+        if source.items is None:
+            raise DeclarationError(f"{where}: an array needs items")
+        return ListOf(_type(source.items, f"{where}[]"))
+    if logical not in _LOGICAL:
+        raise DeclarationError(f"{where}: logicalType: {known_values(logical, [*_LOGICAL, 'object', 'array'])}")
+    if not source.physicalType:
+        return Primitive(_LOGICAL[logical])
+    physical = source.physicalType.lower()
+    decimal = _DECIMAL.fullmatch(physical)
+    if decimal and logical in {"number", "integer"}:
+        return Primitive("decimal", int(decimal[1]), int(decimal[2]))
+    if physical not in _PHYSICAL[logical]:
+        allowed = [*_PHYSICAL[logical], *(["decimal(p,s)"] if logical in {"number", "integer"} else [])]
+        raise DeclarationError(f"{where}: physicalType of a {logical}: {known_values(physical, allowed)}")
+    return Primitive(_PHYSICAL[logical][physical])
+
+
+def _term(text: str, columns: list[str], where: str) -> PartitionField:
+    match = _TERM.fullmatch(text.strip())
+    if not match:
+        allowed = "year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) or a column"
+        raise DeclarationError(f"{where}: got {text!r}, allowed is {allowed}")
+    of_time, time_column, of_width, width, width_column, plain = match.groups()
+    column = time_column or width_column or plain
+    if column not in columns:
+        raise DeclarationError(f"{where}: {known_values(column, columns)}")
+    transform = of_time or (f"{of_width}[{width}]" if of_width else "identity")
+    return PartitionField(transform, column)

@@ -1,0 +1,112 @@
+"""Owns the envelope: what every event carries around its payload, and how it looks on the wire.
+
+An event is one JSON object. The envelope's keys come first and in a fixed order, so that the identity of an event that
+was cut short on its way can often still be read (`salvage`); the payload is the last key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import uuid_utils
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ENVELOPE", "SYSTEM_COLUMNS", "Event", "Identity", "new_event_id", "salvage", "timestamp_text"]
+
+ENVELOPE = ("event_id", "tenant", "dataset", "event_time", "producer_id", "sequence", "schema_version")
+"""Keys of the envelope, in the order they are written; each is a column of the dataset's table."""
+SYSTEM_COLUMNS = ("_rescued", "_object", "_batch")
+"""Columns that ingest adds: fields the contract doesn't know, and where the row came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, with its identity."""
+
+    event_id: str
+    """UUIDv7 in its 36-character form: ordered by time."""
+    tenant: str
+    dataset: str
+    event_time: datetime
+    """When it happened; aware."""
+    producer_id: str
+    sequence: int
+    """Gapless from 0 for each producer and dataset."""
+    schema_version: str
+    payload: Mapping[str, Any]
+
+    def encode(self) -> bytes:
+        """Render as one line of JSON, without a newline: the delivery stream appends it.
+
+        Raises:
+            TypeError: the payload holds something JSON can't.
+        """
+        return orjson.dumps(
+            {
+                "event_id": self.event_id,
+                "tenant": self.tenant,
+                "dataset": self.dataset,
+                "event_time": timestamp_text(self.event_time),
+                "producer_id": self.producer_id,
+                "sequence": self.sequence,
+                "schema_version": self.schema_version,
+                "payload": self.payload,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose event it was, as far as it can be read from bytes that are no valid event."""
+
+    event_id: str | None = None
+    tenant: str | None = None
+    producer_id: str | None = None
+    sequence: int | None = None
+
+
+def timestamp_text(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and `Z`: what Firehose, Spark and Athena all read.
+
+    Raises:
+        ValueError: the moment has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"a moment without a time zone: {moment.isoformat()}; give it one, as in tzinfo=UTC")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_event_id(moment: datetime | None = None) -> str:
+    """Make a UUIDv7 of now, or of a given moment."""
+    if moment is None:
+        return str(uuid_utils.uuid7())
+    return str(uuid_utils.uuid7(nanoseconds=round(moment.timestamp() * 1000) * 1_000_000))
+
+
+_TEXT = {
+    name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"([^"\\]{1,256})"')
+    for name in ("event_id", "tenant", "producer_id")
+}
+_SEQUENCE = re.compile(rb'"sequence"\s*:\s*(\d{1,18})(?=\s*[,}])')
+
+
+def salvage(raw: bytes) -> Identity:
+    """Read what can be read of an event's identity from bytes that may not be JSON.
+
+    Only the part before the payload is looked at, so a payload's fields are never taken for the envelope's.
+    """
+    head = raw[:4096].partition(b'"payload"')[0]
+    texts = {name: found[1].decode("utf-8", "replace") for name, rule in _TEXT.items() if (found := rule.search(head))}
+    sequence = _SEQUENCE.search(head)
+    return Identity(
+        event_id=texts.get("event_id"),
+        tenant=texts.get("tenant"),
+        producer_id=texts.get("producer_id"),
+        sequence=int(sequence[1]) if sequence else None,
+    )

@@ -1,0 +1,64 @@
+"""Owns sets of sequence numbers as sorted, disjoint ranges: a year of events is one range when nothing is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Ranges"]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Sorted ranges of whole numbers, both ends included, that neither overlap nor touch."""
+
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, spans: Iterable[tuple[int, int]]) -> Ranges:
+        """Join any spans, in any order, overlapping or not."""
+        joined: list[tuple[int, int]] = []
+        for first, last in sorted(spans):
+            if last < first:
+                raise ValueError(f"a range ends before it starts: {first}-{last}")
+            if joined and first <= joined[-1][1] + 1:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+            else:
+                joined.append((first, last))
+        return cls(tuple(joined))
+
+    @classmethod
+    def parse(cls, text: str) -> Ranges:
+        """Read what `str()` wrote.
+
+        >>> Ranges.parse("0-4,7").spans
+        ((0, 4), (7, 7))
+        """
+        spans = [part.partition("-") for part in text.split(",") if part]
+        return cls.of((int(first), int(last or first)) for first, _, last in spans)
+
+    def __str__(self) -> str:
+        return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.spans)
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.spans)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        return Ranges.of((*self.spans, *other.spans))
+
+    def missing_below(self, end: int) -> Ranges:
+        """Numbers from 0 up to but without `end` that are not here."""
+        gaps: list[tuple[int, int]] = []
+        start = 0
+        for first, last in self.spans:
+            if first >= end:
+                break
+            if first > start:
+                gaps.append((start, first - 1))
+            start = last + 1
+        if start < end:
+            gaps.append((start, end - 1))
+        return Ranges(tuple(gaps))
