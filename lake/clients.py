@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_glue import GlueClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_kms import KMSClient
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sts import STSClient
@@ -115,6 +116,11 @@ class Cloud:
     def kms(self) -> KMSClient:
         """AWS KMS."""
         return self._session.client("kms", endpoint_url=self.endpoint, config=self._config())
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        """Amazon CloudWatch Logs."""
+        return self._session.client("logs", endpoint_url=self.endpoint, config=self._config())
 
     @cached_property
     def quotas(self) -> ServiceQuotasClient:

@@ -49,6 +49,20 @@ class Ranges:
     def __or__(self, other: Ranges) -> Ranges:
         return Ranges.of((*self.spans, *other.spans))
 
+    def __and__(self, other: Ranges) -> Ranges:
+        common = []
+        left, right = list(self.spans), list(other.spans)
+        i = j = 0
+        while i < len(left) and j < len(right):
+            first, last = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
+            if first <= last:
+                common.append((first, last))
+            if left[i][1] < right[j][1]:
+                i += 1
+            else:
+                j += 1
+        return Ranges.of(common)
+
     def missing_below(self, end: int) -> Ranges:
         """Numbers from 0 up to but without `end` that are not here."""
         gaps: list[tuple[int, int]] = []

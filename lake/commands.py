@@ -1,0 +1,129 @@
+"""Owns `lakehose validate` and `lakehose audit`, and prints what `lakehose apply` does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lake.audit import Row, Sheet, balance, gather
+from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
+from lake.provision import Outcome, provision_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lake.declaration import Lake
+    from lake.provision import Change
+
+__all__ = ["audit", "print_changes", "print_sheet", "storage_changes", "validate"]
+
+_out = Console(highlight=False, soft_wrap=True)
+_COLUMNS = {
+    "sent": "sent",
+    "acknowledged": "ack'd",
+    "waiting": "waiting",
+    "in_flight": "in flight",
+    "dead_lettered": "dead letter",
+    "refused": "refused",
+    "delivered": "delivered",
+    "redelivered": "redelivered",
+    "ingested": "ingested",
+    "duplicates": "duplicates",
+    "quarantined": "quarantined",
+    "unidentified": "unidentified",
+    "difference": "difference",
+}
+_ONLY_WHEN_NOT_ZERO = {"waiting", "in_flight", "redelivered", "unidentified"}
+
+
+def validate(context: typer.Context) -> None:
+    """Check the declaration and its contracts, and print the names of what they make."""
+    given: CommandContext = context.obj
+    lake = given.lake()
+    print(f"{given.lake_path}: valid; company {lake.company}, environment {lake.environment}, region {lake.region}")
+    _out.print(_streams_table(lake))
+    tenants = Table("tenant", "tier", "bucket", "database", box=None)
+    for tenant in lake.tenants:
+        tenants.add_row(tenant.id, tenant.tier, lake.names.bucket(tenant.id), lake.names.database(tenant.id))
+    _out.print(tenants)
+
+
+def _streams_table(lake: Lake) -> Table:
+    table = Table("stream", "dataset", "contract", "tenants", "bucket", box=None)
+    for stream in lake.streams():
+        version = stream.dataset.contract.version
+        table.add_row(stream.name, stream.dataset.name, version, ", ".join(stream.tenants), stream.bucket)
+    return table
+
+
+def storage_changes(given: CommandContext) -> Iterator[Change]:
+    """Make the storage of the lake; tells each resource as it is done."""
+    return provision_storage(given.lake(), given.cloud())
+
+
+def print_changes(changes: Iterable[Change]) -> dict[Outcome, int]:
+    """Print each change as it comes, and the sum; answers the sum."""
+    done = dict.fromkeys(Outcome, 0)
+    for change in changes:
+        done[change.outcome] += 1
+        print(f"{change.outcome:<10}{change.kind:<10}{change.name}", flush=True)
+    print(", ".join(f"{count} {outcome}" for outcome, count in done.items()))
+    return done
+
+
+def audit(
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Option(help="One dataset; all of them without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Account for every record of every tenant; exit status 1 if any is not accounted for."""
+    given: CommandContext = context.obj
+    lake = given.lake()
+    names = [lake.dataset(dataset).name] if dataset else [one.name for one in lake.datasets]
+    sheets = [balance(gather(lake, given.cloud(), name)) for name in names]
+    if as_json:
+        print(json.dumps([_as_dict(sheet) for sheet in sheets], indent=2))
+    for sheet in sheets if not as_json else []:
+        print_sheet(sheet)
+    if not all(sheet.balanced for sheet in sheets):
+        raise typer.Exit(1)
+
+
+def _as_dict(sheet: Sheet) -> dict[str, object]:
+    return {
+        "dataset": sheet.dataset,
+        "balanced": sheet.balanced,
+        "rows": [asdict(row) for row in sheet.rows],
+        "total": asdict(sheet.total),
+        "gaps": [{"tenant": g.tenant, "producer_id": g.producer_id, "sequences": str(g.sequences)} for g in sheet.gaps],
+        "tables": [asdict(one) for one in sheet.tables],
+    }
+
+
+def print_sheet(sheet: Sheet) -> None:
+    """Print a balance sheet as tables, and the verdict in words."""
+    total = sheet.total
+    shown = [name for name in _COLUMNS if name not in _ONLY_WHEN_NOT_ZERO or getattr(total, name)]
+    table = Table("tenant", title=f"audit of {sheet.dataset}", title_justify="left", box=None)
+    for name in shown:
+        table.add_column(_COLUMNS[name], justify="right")
+    for row in sheet.rows:
+        table.add_row(row.tenant, *(_number(row, name) for name in shown))
+    table.add_section()
+    table.add_row("total", *(_number(total, name) for name in shown), style="bold")
+    Console(highlight=False, width=max(_out.width, 150)).print(table)
+    for gap in sheet.gaps:
+        print(f"missing: tenant {gap.tenant}, producer {gap.producer_id}: sequences {gap.sequences}")
+    for check in sheet.tables:
+        if check.rows != check.by_batches:
+            print(f"table {check.table}: holds {check.rows} rows, its batches wrote {check.by_batches}")
+    print(f"{sheet.dataset}: " + ("balanced: every record is accounted for" if sheet.balanced else "NOT balanced"))
+
+
+def _number(row: Row, name: str) -> str:
+    return f"{getattr(row, name):,}"

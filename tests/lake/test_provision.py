@@ -1,0 +1,75 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lake.contract import Field, Primitive
+from lake.declaration import read_lake
+from lake.errors import FindingError
+from lake.provision import Outcome, provision_storage
+from lake.tables import glue_catalog
+
+LAKE = replace(read_lake(Path(__file__).parents[2] / "lake.yaml"), company="provisioned")
+
+
+@pytest.fixture(scope="module")
+def first(cloud):
+    return list(provision_storage(LAKE, cloud))
+
+
+def test_the_first_time_everything_is_made(first):
+    assert {one.outcome for one in first} == {Outcome.CREATED}
+    kinds = [one.kind for one in first]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "key": 4,
+        "bucket": 4,
+        "database": 4,
+        "table": 7,
+        "manifest": 1,
+    }
+
+
+def test_the_second_time_nothing_changes(first, cloud):
+    again = list(provision_storage(LAKE, cloud))
+    assert {one.outcome for one in again} == {Outcome.UNCHANGED}
+    assert len(again) == len(first)
+
+
+def test_each_bucket_is_encrypted_with_its_owners_key_and_closed_to_the_public(first, cloud):
+    rule = cloud.s3.get_bucket_encryption(Bucket="provisioned-jfk-demo-datalake")["ServerSideEncryptionConfiguration"]
+    own = cloud.kms.describe_key(KeyId="alias/provisioned-demo-jfk")["KeyMetadata"]["Arn"]
+    assert rule["Rules"][0]["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": own}
+    closed = cloud.s3.get_public_access_block(Bucket="provisioned-jfk-demo-datalake")["PublicAccessBlockConfiguration"]
+    assert all(closed.values())
+
+
+def test_a_bucket_whose_encryption_was_changed_by_hand_is_put_right(first, cloud):
+    cloud.s3.put_bucket_encryption(
+        Bucket="provisioned-lga-demo-datalake",
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        },
+    )
+    changes = [one for one in provision_storage(LAKE, cloud) if one.outcome is not Outcome.UNCHANGED]
+    assert [(one.kind, one.name, one.outcome) for one in changes] == [
+        ("bucket", "provisioned-lga-demo-datalake", Outcome.UPDATED)
+    ]
+
+
+def test_a_table_has_the_contracts_columns_and_layout(first, cloud):
+    table = glue_catalog(cloud).load_table(("provisioned_ewr_demo", "flights"))
+    assert table.format_version == 2
+    assert table.location() == "s3://provisioned-ewr-demo-datalake/analytics-ready/flights"
+    assert [one.name for one in table.schema().fields][:3] == ["event_id", "tenant", "dataset"]
+    assert str(table.schema().find_type("event_time")) == "timestamptz"
+    assert str(table.schema().find_type("distance")) == "int"
+    assert [(one.name, str(one.transform)) for one in table.spec().fields] == [("event_time_month", "month")]
+    assert table.properties["write.target-file-size-bytes"] == "134217728"
+
+
+def test_a_contract_that_grew_a_column_is_not_ignored(first, cloud):
+    dataset = LAKE.datasets[0]
+    grown = replace(dataset.contract, fields=(*dataset.contract.fields, Field("gate", Primitive("string"))))
+    lake = replace(LAKE, datasets=(replace(dataset, contract=grown),))
+    with pytest.raises(FindingError, match=r"flights: the contract has columns that the table lacks: gate"):
+        list(provision_storage(lake, cloud))

@@ -1,0 +1,35 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lake.ranges import Ranges
+
+numbers = st.sets(st.integers(0, 60))
+
+
+def of(found):
+    return Ranges.of((one, one) for one in found)
+
+
+def members(ranges):
+    return {one for first, last in ranges.spans for one in range(first, last + 1)}
+
+
+@given(numbers, numbers)
+def test_ranges_behave_as_sets_do(one, other):
+    assert members(of(one) | of(other)) == one | other
+    assert members(of(one) & of(other)) == one & other
+    assert len(of(one)) == len(one)
+
+
+@given(numbers, st.integers(0, 70))
+def test_what_is_missing_is_what_is_not_there(one, end):
+    assert members(of(one).missing_below(end)) == set(range(end)) - one
+
+
+@given(numbers)
+def test_text_of_ranges_reads_back(one):
+    assert Ranges.parse(str(of(one))) == of(one)
+
+
+def test_neighbours_join():
+    assert str(Ranges.of([(5, 6), (0, 2), (3, 3)])) == "0-3,5-6"
