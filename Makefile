@@ -1,0 +1,60 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+# Needed beforehand: Python 3.11 or newer, Java 17.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+EVENTS ?=
+PORT   ?= 4566
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The product: its environment, the `lakehose` command, Spark's jars and Trino.
+$(VENV)/.product: requirements/main.txt pyproject.toml lakehose/prerequisites.py
+	@$(PYTHON) lakehose/prerequisites.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup: installing the product into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/main.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.downloads: $(VENV)/.product spark_jobs/session.py athena/_install.py
+	@echo "setup: fetching Spark's jars and Trino (about 600 MB, once)"
+	@$(BIN)/python -m spark_jobs.session --fetch
+	@$(BIN)/python -m athena.trino --fetch
+	@touch $@
+
+# What tests and linting need on top.
+$(VENV)/.develop: $(VENV)/.product requirements/dev.txt
+	@echo "setup: installing the tools for tests into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: $(VENV)/.downloads ## Make .venv with the `lakehose` command, and fetch Spark's jars and Trino
+
+demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESUME=1 goes on where one was cut off
+	@$(BIN)/python -m demo --port $(PORT) $(if $(EVENTS),--events $(EVENTS)) $(if $(RESUME),--resume) $(if $(CHAOS),--chaos)
+
+test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.develop ## ruff and mypy strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.develop ## Lay the code out
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: ## Pin the newest versions that fit together, with hashes and without addresses
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	@for one in main dev; do build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header requirements/$$one.in -o requirements/$$one.txt; done
+
+clean: ## Remove what was built; the local endpoint's state stays (`lakehose local reset` removes it)
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,5 @@
+"""Lets `python -m lakehose` be the `lakehose` command."""
+
+from lakehose.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""Owns the `lakehose` command: global options, each room's commands, and how errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as AwsConnectionError,
+)
+from click.exceptions import Abort, ClickException, Exit
+
+from athena import commands as athena
+from firehose import commands as firehose
+from lake import commands as lake
+from lake.context import CommandContext
+from lake.errors import LakehoseError
+from local import commands as local
+from producers import commands as producers
+from spark_jobs import commands as spark_jobs
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lakehose",
+    help=(
+        "Streaming ingestion into Iceberg, declared once in lake.yaml: the same commands against AWS and, with an "
+        "endpoint, on this machine."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    lake_path: Annotated[Path, typer.Option("--lake", envvar="LAKEHOSE_LAKE", help="The declaration.")] = Path(
+        "lake.yaml"
+    ),
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AWS_ENDPOINT_URL", help="URL that answers for AWS, as `lakehose local up` starts; AWS without it."
+        ),
+    ] = None,
+) -> None:
+    """Take the global options; nothing is read before a command asks."""
+    context.obj = CommandContext(lake_path, endpoint)
+
+
+@app.command(rich_help_panel="The lake")
+def apply(context: typer.Context) -> None:
+    """Make what the declaration names: buckets, keys, databases, tables, roles, streams. Twice changes nothing."""
+    given: CommandContext = context.obj
+    lake.print_changes(
+        change for changes in (lake.storage_changes(given), firehose.stream_changes(given)) for change in changes
+    )
+
+
+app.command(rich_help_panel="The lake")(lake.validate)
+app.command(rich_help_panel="The lake")(lake.audit)
+app.command(rich_help_panel="Data")(producers.send)
+app.command(rich_help_panel="Data")(spark_jobs.run)
+app.command(rich_help_panel="Data")(athena.query)
+app.add_typer(firehose.app, name="firehose", rich_help_panel="Servers")
+app.add_typer(local.app, name="local", rich_help_panel="Servers")
+
+
+def main() -> None:
+    """Run a command; exits with 2 for bad input, 1 for a finding, 0 otherwise."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except (Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except Exit as error:
+        return error.exit_code
+    except LakehoseError as error:
+        return _fail(str(error), error.exit_code)
+    except NoCredentialsError:
+        return _fail(
+            "no AWS credentials; configure them (`aws configure`), or give a local endpoint: `lakehose local up`, "
+            "then --endpoint or AWS_ENDPOINT_URL",
+            2,
+        )
+    except (AwsConnectionError, TokenRetrievalError) as error:
+        return _fail(f"{error}; is the endpoint up? `lakehose local status`", 1)
+    except (ClientError, BotoCoreError) as error:
+        return _fail(f"AWS refused: {error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"lakehose: {message}\n")
+    return status
