@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lake.declaration import Lake
 
-__all__ = ["Answer", "busiest_routes", "busiest_routes_of", "delays", "delays_of", "differences", "files"]
+__all__ = ["Answer", "busiest_routes", "busiest_routes_of", "delays", "delays_of", "differences", "file_sizes", "files"]
 
 _TOP = 10
 
@@ -100,3 +100,13 @@ def _close(one: str | None, other: str | None, tolerance: float) -> bool:
         return abs(float(one) - float(other)) <= tolerance
     except ValueError:
         return False
+
+
+def file_sizes(lake: Lake) -> str:
+    """SQL: bytes of each data file, by tenant."""
+    tables = [
+        f"SELECT '{tenant.id}' AS tenant, file_size_in_bytes AS bytes "
+        f'FROM "{lake.names.database(tenant.id)}"."flights$files"'
+        for tenant in lake.tenants
+    ]
+    return " UNION ALL ".join(tables) + " ORDER BY 1, 2"

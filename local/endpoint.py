@@ -138,7 +138,7 @@ class Endpoint:
             say(f"removed {self.state}")
 
     def _is_ours(self) -> bool:
-        ours = {_MARK, "log", "services", "s3", "athena", "firehose"}
+        ours = {_MARK, "log", "services", "s3", "athena", "firehose", "demo.json", "sites"}
         return all(one.name in ours for one in self.state.iterdir())
 
     def parts(self) -> dict[str, Part]:
