@@ -177,10 +177,8 @@ class Demo:
 
     def _flush(self, cloud: Cloud) -> None:
         # a year in a minute: waiting for the buffers' 60 s would show nothing more
-        if cloud.endpoint is None:
-            raise EnvironmentProblemError("the demo runs on the local endpoint only")
-        for name, (objects, records) in flush_streams(cloud.endpoint, None).items():
-            self._say(f"stream {name}: {objects:,} objects with {records:,} records at the flush")
+        for name, done in flush_streams(cloud.endpoint)["streams"].items():
+            self._say(f"stream {name}: {done['objects']:,} objects with {done['records']:,} records at the flush")
 
     def _job(self, job: str, cloud: Cloud) -> None:
         command = [sys.executable, "-m", f"spark_jobs.{job}", "--lake", str(self.lake_path)]

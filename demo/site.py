@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demo.flights import departures, encode
 from lake.clients import Cloud
 from lake.declaration import read_lake
 from lake.errors import LakehoseError
 from lake.manifest import Manifest
-from producers.client import NewEvent, Producer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from producers import NewEvent, Producer
 
 __all__ = ["Site", "main"]
 
@@ -49,7 +46,7 @@ class Site:
         stream = lake.stream_of("flights", self.tenant)
         manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
         with Producer(
-            stream=stream.name,
+            stream.name,
             tenant=self.tenant,
             dataset="flights",
             producer_id=f"site-{self.tenant}",
@@ -59,21 +56,13 @@ class Site:
             encode=encode,
             ledger_to=manifest.report,
         ) as producer:
+            producer.start()  # sends while the site goes on writing to the spool
             rest = islice(departures(self.tenant, self.events), producer.next_sequence, None)
-            for chunk in _chunks(rest):
+            while chunk := [NewEvent(one.payload, one.event_time, one.event_id) for one in islice(rest, _CHUNK)]:
                 producer.send_many(chunk)
-                producer.flush(timeout=_PATIENCE)
                 _tell(producer)
             producer.flush(timeout=_PATIENCE)
             _tell(producer)
-
-
-def _chunks(rest: Iterator[object]) -> Iterator[list[NewEvent]]:
-    while chunk := [
-        NewEvent(payload=one.payload, event_time=one.event_time, event_id=one.event_id)  # type: ignore[attr-defined]
-        for one in islice(rest, _CHUNK)
-    ]:
-        yield chunk
 
 
 def _tell(producer: Producer) -> None:
@@ -91,6 +80,8 @@ def main() -> int:
     parser.add_argument("--lake", type=Path, required=True)
     parser.add_argument("--endpoint", default=None)
     given = parser.parse_args()
+    # the SDK warns of every event it dead-letters; here they are meant, and the audit counts them
+    logging.getLogger("producers").setLevel(logging.ERROR)
     try:
         Site(given.tenant, given.events, given.spool, given.lake, given.endpoint).push()
     except LakehoseError as error:

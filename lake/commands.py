@@ -12,15 +12,15 @@ from rich.table import Table
 
 from lake.audit import Row, Sheet, balance, gather
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
-from lake.provision import Outcome, provision_storage
+from lake.provision import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from lake.declaration import Lake
     from lake.provision import Change
 
-__all__ = ["audit", "print_changes", "print_sheet", "storage_changes", "validate"]
+__all__ = ["audit", "print_changes", "print_sheet", "validate"]
 
 _out = Console(highlight=False, soft_wrap=True)
 _COLUMNS = {
@@ -59,11 +59,6 @@ def _streams_table(lake: Lake) -> Table:
         version = stream.dataset.contract.version
         table.add_row(stream.name, stream.dataset.name, version, ", ".join(stream.tenants), stream.bucket)
     return table
-
-
-def storage_changes(given: CommandContext) -> Iterator[Change]:
-    """Make the storage of the lake; tells each resource as it is done."""
-    return provision_storage(given.lake(), given.cloud())
 
 
 def print_changes(changes: Iterable[Change]) -> dict[Outcome, int]:

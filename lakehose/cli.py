@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +21,11 @@ from click.exceptions import Abort, ClickException, Exit
 
 from athena import commands as athena
 from firehose import commands as firehose
+from firehose.provision import provision_streams
 from lake import commands as lake
 from lake.context import CommandContext
 from lake.errors import LakehoseError
+from lake.provision import provision_storage
 from local import commands as local
 from producers import commands as producers
 from spark_jobs import commands as spark_jobs
@@ -62,9 +65,8 @@ def options(
 def apply(context: typer.Context) -> None:
     """Make what the declaration names: buckets, keys, databases, tables, roles, streams. Twice changes nothing."""
     given: CommandContext = context.obj
-    lake.print_changes(
-        change for changes in (lake.storage_changes(given), firehose.stream_changes(given)) for change in changes
-    )
+    declared, cloud = given.lake(), given.cloud()
+    lake.print_changes(chain(provision_storage(declared, cloud), provision_streams(declared, cloud)))
 
 
 app.command(rich_help_panel="The lake")(lake.validate)

@@ -67,3 +67,9 @@ def ministack(tmp_path_factory):
 def cloud(ministack):
     """The same as a `Cloud`."""
     return Cloud("us-east-1", ministack)
+
+
+@pytest.fixture(scope="session")
+def free_port_number():
+    """A port of 127.0.0.1 that nothing listens on."""
+    return free_port()
