@@ -246,8 +246,8 @@ def _buffered(cloud: Cloud, streams: Iterable[Stream]) -> dict[tuple[str, ...], 
         raise FindingError(
             f"endpoint {cloud.endpoint}: no answer ({error}); is it up? `lakehose local status`"
         ) from None
-    pending = {one["name"]: int(one["pending_records"]) for one in status["streams"]}
-    return {stream.tenants: pending.get(stream.name, 0) for stream in streams}
+    told = status["streams"]
+    return {one.tenants: int(told[one.name]["pendingRecords"]) for one in streams if one.name in told}
 
 
 def _table_checks(lake: Lake, cloud: Cloud, dataset: str, wrote: Mapping[str, int]) -> Iterator[TableCheck]:

@@ -10,13 +10,16 @@ import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
 import orjson
 import pytest
 from botocore.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 ROLE = "arn:aws:iam::000000000000:role/firehose"
@@ -30,7 +33,7 @@ def client(service: str, url: str) -> Any:
         endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="test",  # noqa: S106 - any will do
         config=ONE_TRY,
     )
 
@@ -113,7 +116,7 @@ class Bucket:
     name: str
     s3: Any
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def objects(self, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [one["Key"] for page in pages for one in page.get("Contents", [])]
 
@@ -189,13 +192,12 @@ def bucket(make_bucket):
     return make_bucket()
 
 
-@pytest.fixture
-def servers(s3_url, tmp_path):
-    """Make servers; they end with the test."""
+def running(folder: Path, s3_url: str) -> Iterator[Callable[..., Server]]:
+    """Make servers on folders below one; they end with the test."""
     made: list[Server] = []
 
-    def make(*options: str, data: Path | None = None, s3: str = s3_url, port: int = 0) -> Server:
-        server = Server(data or tmp_path / "data", s3, ["--segment-mib", "4", *options], port)
+    def make(*options: str, data: Path | None = None, s3: str = s3_url) -> Server:
+        server = Server(data or folder / "data", s3, ["--segment-mib", "4", *options])
         made.append(server)
         return server.start()
 
@@ -203,6 +205,24 @@ def servers(s3_url, tmp_path):
     for server in made:
         if server.process is not None and server.process.poll() is None:
             server.kill()
+
+
+@pytest.fixture
+def servers(s3_url, tmp_path):
+    yield from running(tmp_path, s3_url)
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory):
+    """One server for the tests of a module, which deliver nothing."""
+    for make in running(tmp_path_factory.mktemp("firehose"), "http://127.0.0.1:9"):
+        yield make()
+
+
+@pytest.fixture
+def offline_bucket():
+    """Destinations in a bucket that isn't there."""
+    return Bucket("lake-offline", None)
 
 
 @pytest.fixture

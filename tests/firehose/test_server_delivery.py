@@ -20,7 +20,7 @@ def test_partitions_become_gzip_objects_under_their_prefix(server, s3, bucket, e
 
     assert server.flush("flights") == {"flights": {"objects": 3, "records": 4}}
 
-    first = bucket.keys("processed/tenant=ewr/day=2013-05-07/")
+    first = bucket.objects("processed/tenant=ewr/day=2013-05-07/")
     assert len(first) == 1
     assert re.fullmatch(
         r"processed/tenant=ewr/day=2013-05-07/flights-1-\d{4}(-\d\d){5}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.gz",
@@ -36,7 +36,7 @@ def test_records_of_a_plain_stream_are_concatenated_without_a_separator(server, 
     server.create("raw", bucket.plain())
     server.batch("raw", [b"one", b"two", b"", b"\x00\xff"])
     server.flush("raw")
-    (key,) = bucket.keys()
+    (key,) = bucket.objects()
     assert re.match(r"raw/\d{4}/\d\d/\d\d/\d\d/raw-1-", key)
     assert bucket.body(key) == b"onetwo\x00\xff"
 
@@ -45,7 +45,7 @@ def test_a_refused_record_is_under_the_error_prefix_with_its_raw_data(server, bu
     server.create("flights", bucket.partitioned())
     server.batch("flights", [event(1), b"not json", b'{"tenant":"","event_time":"2013-05-07"}'])
     server.flush("flights")
-    (key,) = bucket.keys("errors/")
+    (key,) = bucket.objects("errors/")
     assert key.startswith("errors/processing-failed/flights-1-")
     first, second = [json.loads(line) for line in bucket.body(key).splitlines()]
     assert list(first) == [
@@ -67,7 +67,7 @@ def test_records_above_the_quota_of_partitions_go_to_the_error_prefix(server, bu
     for start in (0, 300):
         server.batch("flights", [event(n, f"t{n:04d}") for n in range(start, start + 300)])
     assert server.flush("flights") == {"flights": {"objects": 501, "records": 600}}
-    (key,) = bucket.keys("errors/")
+    (key,) = bucket.objects("errors/")
     assert key.startswith("errors/activePartitionExceeded/")
     lines = [json.loads(line) for line in bucket.body(key).splitlines()]
     assert len(lines) == 100
@@ -87,7 +87,7 @@ def test_a_raised_quota_lets_more_partitions_be_active(server, bucket, event):
         server.batch("flights", [event(n, f"t{n:04d}") for n in range(start, start + 300)])
     assert server.status()["streams"]["flights"]["activePartitions"] == 600
     assert server.flush("flights") == {"flights": {"objects": 600, "records": 600}}
-    assert bucket.keys("errors/") == []
+    assert bucket.objects("errors/") == []
 
 
 def test_a_buffer_that_is_full_is_delivered_without_being_asked(server, s3, bucket):
@@ -101,7 +101,7 @@ def test_a_buffer_that_is_full_is_delivered_without_being_asked(server, s3, buck
 def test_a_buffer_that_is_old_is_delivered_without_being_asked(server, bucket, wait_for):
     server.create("raw", bucket.plain(BufferingHints={"SizeInMBs": 1, "IntervalInSeconds": 1}))
     server.batch("raw", [b"x"])
-    wait_for(lambda: bucket.keys())
+    wait_for(bucket.objects)
     assert server.status()["pendingRecords"] == 0
 
 
@@ -125,7 +125,7 @@ def test_a_deleted_stream_takes_its_pending_records_along(server, bucket):
     server.create("raw", bucket.plain())
     server.batch("raw", [b"new"])
     assert server.flush() == {"raw": {"objects": 1, "records": 1}}
-    assert [bucket.body(key) for key in bucket.keys()] == [b"new"]
+    assert [bucket.body(key) for key in bucket.objects()] == [b"new"]
     assert server.status()["pendingRecords"] == 0
 
 
@@ -171,4 +171,4 @@ def test_the_aws_command_line_puts_records(server, bucket, tmp_path):
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["FailedPutCount"] == 0
     server.flush("raw")
-    assert [bucket.body(key) for key in bucket.keys()] == [base64.b64encode(b"from the cli")]
+    assert [bucket.body(key) for key in bucket.objects()] == [base64.b64encode(b"from the cli")]

@@ -1,0 +1,68 @@
+"""Owns writing objects to S3: one attempt a call, told apart by whether trying again can help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lake.clients import Cloud
+from lake.errors import TransientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from firehose.objects import Compression
+
+__all__ = ["S3UnavailableError", "S3Writer", "s3_client"]
+
+_CONTENT_TYPE = "application/octet-stream"
+
+
+class S3UnavailableError(TransientError):
+    """S3 didn't take an object; the records stay in the log, and it is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Writer:
+    """Writes objects through one client, from any thread."""
+
+    client: S3Client
+
+    def write(self, bucket: str, key: str, body: bytes, compression: Compression, kms_key: str | None) -> None:
+        """Write one object; blocks.
+
+        Raises:
+            S3UnavailableError: S3 answered with an error, or didn't answer.
+        """
+        extra: dict[str, Any] = {}
+        if compression.content_encoding:
+            extra["ContentEncoding"] = compression.content_encoding
+        if kms_key:
+            extra |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
+        try:
+            self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=_CONTENT_TYPE, **extra)
+        except (ClientError, BotoCoreError) as error:
+            raise S3UnavailableError(f"s3://{bucket}/{key}: {error}") from error
+
+
+def s3_client(endpoint: str | None, region: str, uploads: int) -> S3Client:
+    """Make the client: no retries of its own, as delivery goes on trying until S3 takes the object."""
+    cloud = Cloud(region=region, endpoint=endpoint)
+    filled = cloud.environment()
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        max_pool_connections=uploads,
+        connect_timeout=5,
+        read_timeout=60,
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    session = boto3.Session(
+        region_name=region,
+        aws_access_key_id=filled.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=filled.get("AWS_SECRET_ACCESS_KEY"),
+    )
+    return session.client("s3", endpoint_url=endpoint, config=config)

@@ -1,0 +1,165 @@
+"""Partition keys by jq: what is taken, and how what can't be is refused."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firehose.extraction import QueryError, compile_query
+from firehose.processing import Chunk
+
+
+def take(query, *records, keys=None):
+    step = compile_query(query)
+    if keys is not None:
+        step = step.using(keys)
+    return step.apply(Chunk(list(records), range(10, 10 + len(records)), 5), 9)
+
+
+def only_keys(query, record, keys=None):
+    chunk = take(query, record, keys=keys)
+    assert chunk.refused == []
+    return chunk.keys[0]
+
+
+def only_message(query, record):
+    chunk = take(query, record)
+    assert chunk.data == []
+    (refused,) = chunk.refused
+    assert (refused.number, refused.raw, refused.arrival_ms, refused.ended_ms) == (10, record, 5, 9)
+    assert refused.reason.output_type == "processing-failed"
+    assert refused.reason.code == "DynamicPartitioning.MetadataExtractionFailed"
+    return refused.reason.message
+
+
+PATHS = "{tenant: .tenant, year: .event_time[0:4]}"
+
+
+def test_paths_and_slices_are_taken():
+    assert only_keys(PATHS, b'{"tenant":"ewr","event_time":"2013-05-07"}') == ("ewr", "2013")
+
+
+def test_a_slice_counts_characters_and_not_bytes():
+    assert only_keys("{a: .a[0:2]}", '{"a":"\N{GRINNING FACE}éx"}'.encode()) == ("\N{GRINNING FACE}é",)
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (b"7", "7"),
+        (b"-7", "-7"),
+        (b"1.5", "1.5"),
+        (b"true", "true"),
+        (b"false", "false"),
+        (b"0", "0"),
+        (b"1e3", "1000"),
+    ],
+)
+def test_numbers_and_booleans_are_rendered_as_jq_does(value, key):
+    assert only_keys("{a: .a}", b'{"a":' + value + b"}") == (key,)
+
+
+def test_functions_of_jq_are_run():
+    query = '{a: (.when | tonumber | strftime("%Y")), b: ([.xs[] | ascii_downcase] | join("-"))}'
+    assert only_keys(query, b'{"when":"86400","xs":["A","B"]}') == ("1970", "a-b")
+
+
+def test_keys_are_taken_in_the_order_asked_for():
+    assert only_keys("{a: .a, b: .b}", b'{"a":"1","b":"2"}', keys=("b", "a")) == ("2", "1")
+
+
+@pytest.mark.parametrize(
+    "record", [b'{"tenant":"x"}', b'{"tenant":null,"event_time":"2013"}', b'{"tenant":"","event_time":"2013"}']
+)
+def test_a_key_that_is_missing_null_or_empty_is_refused(record):
+    assert only_message(PATHS, record) == "partitionKeys values must not be null or empty"
+
+
+def test_an_empty_string_is_not_rescued_by_an_alternative():
+    assert only_message('{a: (.a // "none")}', b'{"a":""}') == "partitionKeys values must not be null or empty"
+
+
+@pytest.mark.parametrize("record", [b'{"a":[1]}', b'{"a":{"b":1}}'])
+def test_a_key_that_is_not_scalar_is_refused(record):
+    assert only_message("{a: .a}", record) == "partitionKeys values must be strings, numbers or booleans"
+
+
+@pytest.mark.parametrize("record", [b"", b"not json", b'{"a":', b'{"a":1}{"a":2}', b"\xff\xfe"])
+def test_a_record_that_is_not_json_is_refused_and_said_so(record):
+    assert only_message("{a: .a}", record).startswith("The record is not valid JSON")
+
+
+def test_an_error_of_jq_is_told():
+    assert only_message("{a: .a}", b"[1]") == 'jq: Cannot index array with string ("a")'
+
+
+def test_a_query_that_gives_several_objects_is_refused():
+    assert only_message("{a: .a[]}", b'{"a":["x","y"]}').startswith("The query must return one object")
+
+
+def test_bad_records_do_not_touch_the_good_ones_around_them():
+    chunk = take(PATHS, b"bad", b'{"tenant":"a","event_time":"2013"}', b"5", b'{"tenant":1,"event_time":"2014"}')
+    assert chunk.keys == [("a", "2013"), ("1", "2014")]
+    assert list(chunk.numbers) == [11, 13]
+    assert [one.number for one in chunk.refused] == [10, 12]
+
+
+def test_bytes_that_are_no_utf8_are_replaced_as_jq_does():
+    assert only_keys("{a: .a}", b'{"a":"x\xff"}') == ("x\N{REPLACEMENT CHARACTER}",)
+
+
+@pytest.mark.parametrize(
+    "query", ["{a:", "{a: nosuch}", "{a: input}", "{a: $ENV.HOME}", "{a: (.a | ltrimstr)}", "{a: (.a|trim)}"]
+)
+def test_a_query_that_cannot_be_used_is_refused(query):
+    with pytest.raises(QueryError, match="MetadataExtractionQuery"):
+        compile_query(query)
+
+
+def test_a_comment_at_the_end_of_a_query_does_no_harm():
+    assert only_keys("{a: .a} # the tenant", b'{"a":"x"}') == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"),
+    [
+        ("{a: .a, b: .b}", ("a", "b")),
+        (".message | fromjson | {a: .a}", ("a",)),
+        ('if .x then {a: .a} else {a: "none"} end', ("a",)),
+        ('. as $r | {("a" + "b"): $r.a}', ("ab",)),
+        ("fromjson", None),
+    ],
+)
+def test_the_keys_of_a_query_are_known_where_they_can_be(query, keys):
+    assert compile_query(query).known_keys == keys
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text() | st.floats(allow_nan=False)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner)
+)
+
+
+@given(
+    records=st.lists(st.dictionaries(st.sampled_from(["a", "b"]), VALUES) | VALUES, max_size=5),
+    query=st.sampled_from(
+        ["{a: .a}", "{a: .a[0:3], b: .b}", "{a, b: .a.b}", "{a: .a[1:], b: .b[:2]}", '{"a": .b.a[2:1]}']
+    ),
+)
+def test_the_direct_way_gives_what_libjq_gives(records, query):
+    data = []
+    for record in records:
+        try:
+            data.append(orjson.dumps(record))
+        except TypeError:
+            data.append(b"null")  # beyond 64 bits
+    direct = compile_query(query)
+    assert direct._getters is not None
+    by_jq = direct.using(direct.keys)
+    by_jq._getters = None
+    found = direct.apply(Chunk(data, range(len(data)), 0), 0)
+    expected = by_jq.apply(Chunk(data, range(len(data)), 0), 0)
+    assert found.keys == expected.keys
+    assert found.refused == expected.refused
