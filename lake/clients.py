@@ -74,7 +74,7 @@ class Cloud:
 
     def _config(self, *, attempts: int = 5, pool: int = 16, read_timeout: int = 60) -> Config:
         return Config(
-            retries={"mode": "standard", "max_attempts": attempts},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=pool,
             read_timeout=read_timeout,
             connect_timeout=10,
