@@ -134,7 +134,7 @@ def _file_sizes(sizes: Mapping[str, tuple[list[int], list[int]]]) -> Figure:
             # spread sideways, so that files of one size don't hide each other
             spread = [place + offset + 0.24 * (n / max(1, len(kib) - 1) - 0.5) for n in range(len(kib))]
             axes.scatter(spread, kib, s=9, color=colour, label=f"{label} compaction" if place == 0 else None)
-    axes.set(ylabel="data file, KiB", yscale="log", xticks=range(len(sizes)), xticklabels=list(sizes))
+    axes.set(ylabel="data file, KiB", ylim=(0, None), xticks=range(len(sizes)), xticklabels=list(sizes))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False)
     return _bare(figure)
@@ -191,7 +191,7 @@ def _flow(facts: RunFacts) -> _Flow:
     titles = (
         ("producers", ("three sites,", "durable spools")),
         ("Firehose", ("keys by jq, gzip,", "a log before every ack")),
-        ("S3", (f"{facts.objects:,} objects", "tenant / year / month / day")),
+        ("S3", (f"{facts.objects:,} objects", "by tenant and day")),
         ("ingest", ("Spark, numbered", "batches")),
         ("Iceberg", (f"{before:,} files,", f"compacted to {after:,}")),
     )

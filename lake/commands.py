@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "print_changes", "print_sheet", "validate"]
 
-_out = Console(highlight=False, soft_wrap=True)
+_NARROWEST = 160
+"""Columns a table may take, however narrow the terminal or the pipe says it is: a cut name is of no use."""
+_out = Console(highlight=False)
+_out.width = max(_out.width, _NARROWEST)
 _COLUMNS = {
     "sent": "sent",
     "acknowledged": "ack'd",
@@ -111,7 +114,7 @@ def print_sheet(sheet: Sheet) -> None:
         table.add_row(row.tenant, *(_number(row, name) for name in shown))
     table.add_section()
     table.add_row("total", *(_number(total, name) for name in shown), style="bold")
-    Console(highlight=False, width=max(_out.width, 150)).print(table)
+    _out.print(table)
     for gap in sheet.gaps:
         print(f"missing: tenant {gap.tenant}, producer {gap.producer_id}: sequences {gap.sequences}")
     for check in sheet.tables:

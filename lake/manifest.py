@@ -204,7 +204,9 @@ class Manifest:
         """All committed batches of an owner's dataset with their counts by tenant."""
         found = []
         for item in self._query(f"{owner}#{dataset}", "batch#"):
-            _, lane, tenant, number = item["sk"]["S"].split("#")
+            # a stray's tenant is whatever somebody sent: it may hold the separator
+            _, lane, rest = item["sk"]["S"].split("#", 2)
+            tenant, _, number = rest.rpartition("#")
             counts = {
                 name: Counts(**{key: int(value["N"]) for key, value in one["M"].items()})
                 for name, one in item["counts"]["M"].items()

@@ -169,6 +169,8 @@ def table_properties(target_mib: int) -> dict[str, str]:
         "write.metadata.previous-versions-max": "50",
         # two writers at once are usual here: ingest and compaction
         "commit.retry.num-retries": "20",
+        # ingest stages each batch under its id and publishes it: Iceberg publishes no id twice
+        "write.wap.enabled": "true",
     }
 
 

@@ -247,7 +247,7 @@ def _check_free(port: int) -> None:
 def _holder(port: int) -> str:
     try:
         for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
                 return f" by process {one.pid} ({psutil.Process(one.pid).name()})"
     except psutil.Error:
         return ""  # who holds it is another user's secret
