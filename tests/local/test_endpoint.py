@@ -81,7 +81,7 @@ def test_the_aws_command_puts_a_batch_of_records(port, here):
             "Prefix": "in/",
         },
     )
-    records = json.dumps([{"Data": "aGVsbG8K"}, {"Data": "d29ybGQK"}])
+    records = json.dumps([{"Data": "hello\n"}, {"Data": "world\n"}])  # version 1 of the command takes data as they are
     put = aws(port, "firehose", "put-record-batch", "--delivery-stream-name", "plain", "--records", records)
     assert put.returncode == 0, put.stderr
     assert json.loads(put.stdout)["FailedPutCount"] == 0
