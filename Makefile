@@ -23,7 +23,7 @@ $(VENV)/.product: requirements/main.txt pyproject.toml lakehose/prerequisites.py
 	@touch $@
 
 $(VENV)/.downloads: $(VENV)/.product spark_jobs/session.py athena/_install.py
-	@echo "setup: fetching Spark's jars and Trino (about 600 MB, once)"
+	@echo "setup: fetching Spark's jars and Trino (about 900 MB, once)"
 	@$(BIN)/python -m spark_jobs.session --fetch
 	@$(BIN)/python -m athena.trino --fetch
 	@touch $@
