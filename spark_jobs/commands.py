@@ -1,0 +1,149 @@
+"""Owns how a job is started, by `lakehose run` and `python -m spark_jobs.<job>`, and how its report is printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.table import Table
+
+from lake.clients import Cloud
+from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
+from lake.declaration import read_lake
+from lake.errors import LakehoseError, TerminalError, known_values
+from lake.manifest import Counts
+
+if TYPE_CHECKING:
+    from lake.declaration import Lake
+    from spark_jobs.compact import CompactReport
+    from spark_jobs.ingest import IngestReport
+
+__all__ = ["JOBS", "run", "run_job"]
+
+JOBS = ("ingest", "compact")
+"""Jobs by name, in the order they are usually run."""
+
+
+def run(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help=f"One of: {', '.join(JOBS)}.")],
+    dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Run a Spark job on this machine: the same code that a cluster runs."""
+    given: CommandContext = context.obj
+    _check_name(job)
+    _perform(job, given.lake(), given.cloud(), dataset, tenant, as_json=as_json)
+
+
+def run_job(job: str, arguments: list[str]) -> int:
+    """Be `python -m spark_jobs.<job>`; answers the exit status: 2 for bad input, 1 for a finding."""
+    parser = argparse.ArgumentParser(prog=f"python -m spark_jobs.{job}", description=f"The {job} job.")
+    parser.add_argument("--lake", type=Path, default=Path("lake.yaml"), help="the declaration (lake.yaml)")
+    parser.add_argument("--endpoint", help="URL that answers for AWS; AWS_ENDPOINT_URL, or AWS itself, without it")
+    parser.add_argument("--dataset", action="append", help="only this dataset; may be repeated")
+    parser.add_argument("--tenant", action="append", help="only this tenant; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    given = parser.parse_args(arguments)
+    try:
+        lake = read_lake(given.lake)
+        cloud = Cloud.from_environment(lake.region, given.endpoint)
+        _perform(job, lake, cloud, given.dataset, given.tenant, as_json=given.json)
+    except LakehoseError as error:
+        _say(f"{job}: {error}")
+        return error.exit_code
+    except (ClientError, BotoCoreError) as error:
+        _say(f"{job}: AWS refused: {error}")
+        return 1
+    return 0
+
+
+def _check_name(job: str) -> None:
+    if job not in JOBS:
+        raise TerminalError(f"job: {known_values(job, JOBS)}")
+
+
+def _perform(
+    job: str, lake: Lake, cloud: Cloud, datasets: list[str] | None, tenants: list[str] | None, *, as_json: bool
+) -> None:
+    # Spark's modules take a second to load, which `lakehose --help` need not wait for
+    from spark_jobs import compact, ingest  # noqa: PLC0415
+    from spark_jobs.session import running_session  # noqa: PLC0415
+
+    # before the seconds that Spark takes
+    for name in datasets or ():
+        lake.dataset(name)
+    for name in tenants or ():
+        lake.tenant(name)
+    _say(f"{job}: starting Spark")
+    with running_session(cloud, f"lakehose-{job}") as spark:
+        if job == "ingest":
+            _print_ingest(ingest.run(spark, lake, cloud, datasets=datasets, tenants=tenants, say=_say), as_json=as_json)
+        else:
+            _print_compact(
+                compact.run(spark, lake, cloud, datasets=datasets, tenants=tenants, say=_say), as_json=as_json
+            )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
+    totals = {tenant: asdict(counts) for tenant, counts in sorted(report.totals.items())}
+    if as_json:
+        batches = [
+            {
+                "batch": str(one.batch),
+                "snapshot_id": one.snapshot_id,
+                "objects": len(one.objects),
+                "counts": {tenant: asdict(counts) for tenant, counts in one.counts.items()},
+            }
+            for one in report.batches
+        ]
+        rebuilt = [str(one.batch) for one in report.rebuilt]
+        whole = {"batches": batches, "rebuilt": rebuilt, "busy": report.busy, "totals": totals}
+        print(json.dumps({**whole, "seconds": round(report.seconds, 1)}, indent=2))
+        return
+    names = list(Counts.__dataclass_fields__)
+    table = Table("tenant", title="ingest", title_justify="left", box=None)
+    for name in names:
+        table.add_column(name, justify="right")
+    for tenant, counts in totals.items():
+        table.add_row(tenant, *(f"{counts[name]:,}" for name in names))
+    if totals:
+        Console(highlight=False).print(table)
+    for receipt in report.rebuilt:
+        print(f"batch {receipt.batch}: its receipt was missing, and is written")
+    for series in report.busy:
+        print(f"{series}: another ingest is at it; left to it")
+    print(f"ingest: {len(report.batches)} batches in {report.seconds:.1f} s" if totals else "ingest: nothing new")
+
+
+def _print_compact(report: CompactReport, *, as_json: bool) -> None:
+    if as_json:
+        print(
+            json.dumps(
+                {"tables": [asdict(one) for one in report.tables], "seconds": round(report.seconds, 1)}, indent=2
+            )
+        )
+        return
+    table = Table("table", title="compaction", title_justify="left", box=None)
+    for name in ("rows", "files before", "after", "MiB before", "after"):
+        table.add_column(name, justify="right")
+    for one in report.tables:
+        sizes = (f"{size / 2**20:.1f}" for size in (one.bytes_before, one.bytes_after))
+        table.add_row(one.table, f"{one.rows:,}", f"{one.files_before:,}", f"{one.files_after:,}", *sizes)
+    if report.tables:
+        Console(highlight=False).print(table)
+    rewritten = sum(one.rewritten for one in report.tables)
+    print(f"compact: {rewritten} tables rewritten in {report.seconds:.1f} s" if rewritten else "compact: nothing to do")

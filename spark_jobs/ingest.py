@@ -1,0 +1,384 @@
+"""Owns the ingest job: numbered batches of new objects into Iceberg tables, each exactly once, every record counted.
+
+`python -m spark_jobs.ingest --lake lake.yaml`; `run` is the same for a session that is up already.
+
+A batch goes through four steps: its plan is written; what it refuses is committed to the quarantine table; its rows are
+committed to the data table, and with them its number; its receipt goes to the manifest. A run that stops anywhere is
+taken up by the next one, which finds the plan, or the commits without the receipt, and does what is left.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pyspark import StorageLevel
+from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
+
+from lake.errors import CommitConflictError, FindingError
+from lake.manifest import BatchId, BatchReceipt, Counts, Lane, Manifest
+from lake.tables import QUARANTINE, glue_catalog
+from spark_jobs.commit import History, commit
+from spark_jobs.failures import spoken
+from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
+from spark_jobs.objects import NO_TENANT, new_objects, stray_tenants
+from spark_jobs.plan import Plan, carve, read_plan, write_plan
+from spark_jobs.session import CATALOG
+from spark_jobs.tally import tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from pyiceberg.catalog.glue import GlueCatalog
+    from pyspark.sql import DataFrame, SparkSession
+
+    from lake.clients import Cloud
+    from lake.declaration import Lake, Stream
+    from spark_jobs.commit import Committed
+    from spark_jobs.lanes import Rules
+    from spark_jobs.tally import Tally
+
+__all__ = ["IngestReport", "Series", "run", "series_of"]
+
+_TABLES_AT_ONCE = 2
+"""Series that run side by side: while one waits for S3 or Glue, the other computes."""
+_QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is numbered together: one tenant's prefix in one lane of a stream."""
+
+    stream: Stream
+    lane: Lane
+    tenant: str
+
+    def batch(self, number: int) -> BatchId:
+        """One of its batches."""
+        return BatchId(self.stream.owner, self.stream.dataset.name, self.lane, self.tenant, number)
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What a run did."""
+
+    batches: tuple[BatchReceipt, ...]
+    """Batches it committed, or took up where another run had stopped."""
+    rebuilt: tuple[BatchReceipt, ...]
+    """Batches that were committed and lacked a receipt."""
+    busy: tuple[str, ...]
+    """Series that another ingest is at; they were left to it."""
+    seconds: float
+
+    @property
+    def totals(self) -> dict[str, Counts]:
+        """Sums over the batches by tenant."""
+        sums: dict[str, Counts] = {}
+        for receipt in self.batches:
+            for tenant, counts in receipt.counts.items():
+                sums[tenant] = sums.get(tenant, Counts()) + counts
+        return sums
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def run(
+    spark: SparkSession,
+    lake: Lake,
+    cloud: Cloud,
+    *,
+    datasets: Collection[str] | None = None,
+    tenants: Collection[str] | None = None,
+    clock: Callable[[], datetime] = _now,
+    say: Callable[[str], None] = _silent,
+    after: Callable[[str], None] = _silent,
+) -> IngestReport:
+    """Ingest everything that is new.
+
+    Args:
+        spark: a session of `create_session`.
+        lake: the declaration.
+        cloud: where the lake is.
+        datasets: only these; all of them without it.
+        tenants: only these tenants' events. What a stream refused or delivered astray is taken only when all tenants
+            that it carries are among them.
+        clock: tells the moment a batch is planned.
+        say: takes a line about each batch.
+        after: called with `plan`, `quarantine`, `data`, `receipt` after each step of a batch; tests stop it there.
+
+    Raises:
+        DeclarationError: a dataset or tenant isn't declared.
+        FindingError: a table is missing, or its history contradicts the manifest.
+        TerminalError: an object can't be read for a reason that isn't its content.
+    """
+    started = time.monotonic()
+    series = series_of(lake, cloud, datasets, tenants)
+    manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
+
+    def ingest(one: Series) -> _Outcome:
+        # its own session, as the id of the batch being written is a setting of the session
+        job = _Ingest(spark.newSession(), lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after)
+        with spoken(f"ingest of {one.stream.dataset.name}, {one.lane}, tenant {one.tenant}"):
+            return job.run()
+
+    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+        outcomes = list(pool.map(ingest, series))
+    return IngestReport(
+        batches=tuple(receipt for one in outcomes for receipt in one.batches),
+        rebuilt=tuple(receipt for one in outcomes for receipt in one.rebuilt),
+        busy=tuple(one.busy for one in outcomes if one.busy),
+        seconds=time.monotonic() - started,
+    )
+
+
+def series_of(
+    lake: Lake, cloud: Cloud, datasets: Collection[str] | None = None, tenants: Collection[str] | None = None
+) -> list[Series]:
+    """Every series there is, of the datasets and tenants asked for.
+
+    Raises:
+        DeclarationError: a dataset or tenant isn't declared.
+    """
+    kinds = {lake.dataset(name).name for name in datasets} if datasets else {one.name for one in lake.datasets}
+    asked = {lake.tenant(name).id for name in tenants} if tenants else {one.id for one in lake.tenants}
+    found: list[Series] = []
+    for stream in lake.streams():
+        if stream.dataset.name not in kinds:
+            continue
+        found += [Series(stream, Lane.EVENTS, tenant) for tenant in stream.tenants if tenant in asked]
+        if asked.issuperset(stream.tenants):
+            found += [Series(stream, Lane.STRAYS, tenant) for tenant in stray_tenants(cloud.s3, stream)]
+            found.append(Series(stream, Lane.REFUSED, NO_TENANT))
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    batches: list[BatchReceipt]
+    rebuilt: list[BatchReceipt]
+    busy: str = ""
+
+
+@dataclass(frozen=True)
+class _Ingest:
+    """The ingest of one series."""
+
+    spark: SparkSession
+    lake: Lake
+    cloud: Cloud
+    catalog: GlueCatalog
+    manifest: Manifest
+    series: Series
+    clock: Callable[[], datetime]
+    say: Callable[[str], None]
+    after: Callable[[str], None]
+
+    @property
+    def _stream(self) -> Stream:
+        return self.series.stream
+
+    @property
+    def _database(self) -> str:
+        if self.series.lane is Lane.EVENTS:
+            return self.lake.names.database(self.series.tenant)
+        return self._stream.database
+
+    def _history(self, table: str) -> History:
+        return History(self.catalog, self._database, table)
+
+    def run(self) -> _Outcome:
+        """Finish what was begun, then take what is new."""
+        outcome = _Outcome([], [])
+        # the table whose history numbers the batches
+        target = self._stream.dataset.name if self.series.lane is Lane.EVENTS else QUARANTINE
+        last = self._history(target).last_number(self.series.batch(0).series)
+        try:
+            for number in self._without_receipt(target, last):
+                outcome.rebuilt.append(self._rebuild(self.series.batch(number)))
+            while (plan := self._next_plan(last + 1)) is not None:
+                outcome.batches.append(self._batch(plan))
+                last += 1
+        except CommitConflictError as error:
+            self.say(str(error))
+            return _Outcome(outcome.batches, outcome.rebuilt, self.series.batch(0).series)
+        return outcome
+
+    def _without_receipt(self, target: str, last: int) -> list[int]:
+        batches = self.manifest.batches(self._stream.owner, self._stream.dataset.name)
+        known = {one.number for one, _ in batches if one.series == self.series.batch(0).series}
+        if known and max(known) > last:
+            raise FindingError(
+                f"table {self._database}.{target}: its history ends at batch {last} of {self.series.batch(0).series}, "
+                f"and the manifest knows batch {max(known)}: the table was rolled back, or its snapshots were expired "
+                "too far"
+            )
+        return [number for number in range(1, last + 1) if number not in known]
+
+    def _rebuild(self, batch: BatchId) -> BatchReceipt:
+        plan = read_plan(self.cloud.s3, self._stream.bucket, batch)
+        if plan is None:
+            raise FindingError(
+                f"batch {batch}: the table holds it, the manifest lacks it, and its plan is gone from "
+                f"{self._stream.bucket}: it can't be told which objects it took"
+            )
+        return self._batch(plan)
+
+    def _next_plan(self, number: int) -> Plan | None:
+        """The plan that another run left, or a new one for what is new; None when nothing is."""
+        batch = self.series.batch(number)
+        left = read_plan(self.cloud.s3, self._stream.bucket, batch)
+        if left is not None:
+            self.say(f"batch {batch}: planned by a run that didn't finish it; doing so")
+            return left
+        found = new_objects(self.cloud.s3, self.manifest, self._stream, self.series.lane, self.series.tenant)
+        if not found:
+            return None
+        version = self._stream.dataset.contract.version
+        moment = round(self.clock().timestamp() * 1000)
+        plan = Plan(batch, carve(found, self.lake.jobs), version, moment)
+        write_plan(self.cloud.s3, self._stream.bucket, plan)
+        self.after("plan")
+        return plan
+
+    def _batch(self, plan: Plan) -> BatchReceipt:
+        """Do of a batch whatever isn't done yet."""
+        started = time.monotonic()
+        with _persisted(self._records(plan)) as records:
+            counted = tally(records)
+            refused = self._commit_refused(plan, records, counted)
+            self.after("quarantine")
+            if self.series.lane is Lane.EVENTS:
+                committed = self._commit_rows(plan, records, counted)
+                self.after("data")
+            elif refused is not None:
+                committed = refused
+        receipt = self._receipt(plan, counted, committed)
+        self.manifest.record(receipt)
+        self.after("receipt")
+        self.say(_told(receipt, time.monotonic() - started))
+        return receipt
+
+    def _records(self, plan: Plan) -> DataFrame:
+        return judged_records(self.spark, plan.objects, self.cloud, self._rules())
+
+    def _rules(self) -> Rules:
+        match self.series.lane:
+            case Lane.EVENTS:
+                return Events(self._stream.dataset.contract, self.series.tenant)
+            case Lane.STRAYS:
+                return Strays(self.series.tenant, self._stream.tenants)
+            case Lane.REFUSED:
+                return Refused(self._producers())
+
+    def _producers(self) -> dict[str, str]:
+        owners: dict[str, str] = {}
+        shared: set[str] = set()
+        for tenant in self._stream.tenants:
+            for ledger in self.manifest.ledgers(tenant, self._stream.dataset.name):
+                if owners.setdefault(ledger.producer_id, tenant) != tenant:
+                    shared.add(ledger.producer_id)  # two tenants call a producer the same: it tells nothing
+        return {producer: tenant for producer, tenant in owners.items() if producer not in shared}
+
+    def _commit_refused(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed | None:
+        refused = sum(counted.bad.values())
+        if self.series.lane is Lane.EVENTS and not refused:
+            return None
+        rows = quarantine_rows(
+            records,
+            dataset=self._stream.dataset.name,
+            lane=self.series.lane,
+            batch=str(plan.batch),
+            moment_ms=plan.planned_at_ms,
+        ).coalesce(1 + refused // _QUARANTINE_ROWS)
+        done = commit(self.spark, self._history(QUARANTINE), plan.batch, rows, distribution="none")
+        if done.rows != refused:
+            raise FindingError(
+                f"batch {plan.batch}: {refused} records are refused, and {self._database}.{QUARANTINE} took {done.rows}"
+            )
+        return done
+
+    def _commit_rows(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed:
+        history = self._history(self._stream.dataset.name)
+        rows = _fresh(records, None if history.is_empty else f"{CATALOG}.{history.name}", counted.event_ids)
+        rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
+        return commit(self.spark, history, plan.batch, rows, distribution="hash")
+
+    def _receipt(self, plan: Plan, counted: Tally, committed: Committed) -> BatchReceipt:
+        counts = {tenant: self._counts(tenant, counted, committed) for tenant in sorted({*counted.good, *counted.bad})}
+        return BatchReceipt(
+            batch=plan.batch,
+            snapshot_id=committed.snapshot_id,
+            schema_version=plan.schema_version,
+            committed_at_ms=committed.committed_at_ms,
+            objects={one.uri: counted.objects.get(one.uri, 0) for one in plan.objects},
+            counts=counts,
+            seen=counted.seen,
+        )
+
+    def _counts(self, tenant: str, counted: Tally, committed: Committed) -> Counts:
+        good, bad = counted.good.get(tenant, 0), counted.bad.get(tenant, 0)
+        # all good ones are of the prefix's tenant, and what the table didn't take of them it had
+        ingested = committed.rows if good else 0
+        refused = self.series.lane is Lane.REFUSED
+        return Counts(
+            records=good + bad,
+            ingested=ingested,
+            duplicates=good - ingested,
+            quarantined=0 if refused else bad,
+            refused=bad if refused else 0,
+            unidentified=counted.unidentified.get(tenant, 0),
+        )
+
+
+@contextmanager
+def _persisted(records: DataFrame) -> Iterator[DataFrame]:
+    """Keep what was parsed: it is counted, written to two tables, and must not be read again for each."""
+    kept = records.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
+
+
+def _fresh(records: DataFrame, table: str | None, event_ids: tuple[str, str] | None) -> DataFrame:
+    """Of each event the first record, unless the table has it.
+
+    The table is asked only for the batch's span of event ids: they are ordered by time, so files of other times are
+    left out by their statistics.
+    """
+    good = records.where("reason IS NULL")
+    place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
+    first = good.selectExpr("object", "event", "event_id", f"{place} AS place").where("place = 1")
+    if table is None or event_ids is None:
+        return first
+    there = records.sparkSession.table(table).where(F.col("event_id").between(*event_ids)).select("event_id")
+    return first.join(there, "event_id", "left_anti")
+
+
+def _told(receipt: BatchReceipt, seconds: float) -> str:
+    total = sum(receipt.counts.values(), Counts())
+    fates: Mapping[str, int] = {
+        "ingested": total.ingested,
+        "duplicates": total.duplicates,
+        "quarantined": total.quarantined,
+        "refused by Firehose": total.refused,
+    }
+    told = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count) or "no records"
+    return f"batch {receipt.batch}: {len(receipt.objects):,} objects, {told}; {seconds:.1f} s"
+
+
+if __name__ == "__main__":
+    from spark_jobs.commands import run_job
+
+    sys.exit(run_job("ingest", sys.argv[1:]))

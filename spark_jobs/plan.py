@@ -1,0 +1,104 @@
+"""Owns a batch's plan: which objects it takes, written to S3 once before it runs and never changed.
+
+Whoever runs batch N of a series runs this plan, after a crash too. Two runs can't plan the same number: the object is
+written on the condition that there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from lake.errors import CommitConflictError, TerminalError
+from lake.names import Names
+from lake.provision import error_code
+from spark_jobs.objects import StoredObject
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mypy_boto3_s3 import S3Client
+
+    from lake.declaration import Jobs
+    from lake.manifest import BatchId
+
+__all__ = ["Plan", "carve", "read_plan", "write_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one batch takes."""
+
+    batch: BatchId
+    objects: tuple[StoredObject, ...]
+    schema_version: str
+    """Version of the contract it was planned under."""
+    planned_at_ms: int
+
+
+def _place(bucket: str, batch: BatchId) -> tuple[str, str]:
+    return bucket, Names.plan_key(batch.dataset, batch.tenant, batch.lane, batch.number)
+
+
+def carve(objects: Sequence[StoredObject], jobs: Jobs) -> tuple[StoredObject, ...]:
+    """The first objects that one batch may take; at least one, however large it is."""
+    taken: list[StoredObject] = []
+    room = jobs.ingest_mib * 2**20
+    for one in objects[: jobs.ingest_objects]:
+        room -= one.size
+        if taken and room < 0:
+            break
+        taken.append(one)
+    return tuple(taken)
+
+
+def write_plan(s3: S3Client, bucket: str, plan: Plan) -> None:
+    """Write the plan of a batch that has none.
+
+    Raises:
+        CommitConflictError: another run has planned this batch.
+    """
+    body = {
+        "batch": str(plan.batch),
+        "schema_version": plan.schema_version,
+        "planned_at_ms": plan.planned_at_ms,
+        "objects": [{"uri": one.uri, "size": one.size} for one in plan.objects],
+    }
+    place, key = _place(bucket, plan.batch)
+    try:
+        s3.put_object(
+            Bucket=place,
+            Key=key,
+            Body=json.dumps(body, indent=1).encode(),
+            ContentType="application/json",
+            IfNoneMatch="*",
+        )
+    except ClientError as error:
+        if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+            raise CommitConflictError(f"batch {plan.batch}: another ingest has planned it") from None
+        raise
+
+
+def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
+    """The plan of a batch, or None where it has none.
+
+    Raises:
+        TerminalError: there is one, and it is none of ours.
+    """
+    place, key = _place(bucket, batch)
+    try:
+        body = s3.get_object(Bucket=place, Key=key)["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return None
+    try:
+        raw = json.loads(body)
+        objects = tuple(StoredObject(str(one["uri"]), int(one["size"])) for one in raw["objects"])
+        plan = Plan(batch, objects, str(raw["schema_version"]), int(raw["planned_at_ms"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TerminalError(f"plan s3://{place}/{key}: it can't be read: {error!r}") from None
+    if raw["batch"] != str(batch):
+        raise TerminalError(f"plan s3://{place}/{key}: it is of batch {raw['batch']}, not {batch}")
+    return plan

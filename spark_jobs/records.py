@@ -1,0 +1,230 @@
+"""Owns what becomes of one record: a row that satisfies the contract, or a reason why not.
+
+Pure, and the same for a line of an object wherever it is read. A record is parsed strictly: one JSON object in UTF-8
+and nothing behind it, no NaN, no half of a surrogate pair, no key twice. A refused one keeps its identity as far as it
+can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import orjson
+
+from lake.contract import Field, Primitive
+from lake.envelope import ENVELOPE, Identity, salvage
+from spark_jobs.values import Trouble, converter, has_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lake.contract import Contract
+
+__all__ = ["ENVELOPE_FIELDS", "Judge", "Reason", "Refusal", "Row"]
+
+
+class Reason(StrEnum):
+    """Why ingest refuses a record."""
+
+    UNREADABLE_OBJECT = "unreadable_object"
+    """The whole object: not gzip although it says so, cut short, or gone."""
+    MALFORMED_JSON = "malformed_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    TENANT_MISMATCH = "tenant_mismatch"
+    """The record names another tenant than the prefix it lies under."""
+    UNKNOWN_DATASET = "unknown_dataset"
+    UNKNOWN_SCHEMA_VERSION = "unknown_schema_version"
+    """Another major version than the contract's."""
+    UNKNOWN_TENANT = "unknown_tenant"
+    """The stream doesn't carry the tenant that it was delivered under."""
+    MALFORMED_ERROR_RECORD = "malformed_error_record"
+    """A line of an error object that is no error record of Firehose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record that satisfies the contract."""
+
+    values: tuple[Any, ...]
+    """Of the envelope's fields, the contract's, and `_rescued`: JSON of the fields that the contract doesn't know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that doesn't."""
+
+    reason: str
+    message: str
+    identity: Identity
+
+
+ENVELOPE_FIELDS = tuple(
+    Field(name, Primitive({"event_time": "timestamptz", "sequence": "long"}.get(name, "string")), required=True)  # type: ignore[arg-type]
+    for name in ENVELOPE
+)
+_KEYS = ("event_id", "tenant", "producer_id")
+_LONGEST = 256  # characters of each of them; what salvage reads at most
+_LARGEST_SEQUENCE = 2**63 - 1
+_VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
+_SPACED = re.compile(rb'"\s+:')
+_ENVELOPE_KEYS = frozenset((*ENVELOPE, "payload"))
+
+
+class Judge:
+    """Judges the records of one dataset that lie under one tenant's prefix."""
+
+    def __init__(self, contract: Contract, tenant: str) -> None:
+        self._contract = contract
+        self._tenant = tenant
+        self._major = contract.version.partition(".")[0]
+        self._envelope = _converters(ENVELOPE_FIELDS)
+        self._fields = _converters(contract.fields)
+        self._known = frozenset(contract.field_names())
+        self._exact = any(has_decimal(one.type) for one in contract.fields)
+
+    def judge(self, raw: bytes) -> Row | Refusal:
+        """Decide on one record, by its bytes."""
+        try:
+            record = self._parse(raw)
+        except ValueError as error:
+            return Refusal(Reason.MALFORMED_JSON, f"the record is no JSON: {error}", salvage(raw))
+        except RecursionError:
+            return Refusal(Reason.MALFORMED_JSON, "the record is nested too deeply", salvage(raw))
+        if type(record) is not dict:
+            return Refusal(Reason.MALFORMED_JSON, "the record is JSON, but no object", salvage(raw))
+        trouble = Trouble()
+        values = _take(record, self._envelope, trouble)
+        payload: Any = record.get("payload")
+        _check_envelope(record, payload, trouble)
+        refused = self._refused(record, trouble)
+        if refused is not None:
+            return refused
+        values += _take(payload, self._fields, trouble)
+        refused = self._refused(record, trouble)
+        if refused is not None:
+            return refused
+        values.append(self._rescued(record, payload, trouble))
+        return Row(tuple(values))
+
+    def _parse(self, raw: bytes) -> Any:
+        record = orjson.loads(raw)
+        # Of a key that is there twice the parser keeps one, silently. Without spaces before colons every key ends in
+        # `":`, and only texts can hold more of those: where the count is right, no key is there twice.
+        if self._exact or raw.count(b'":') != _keys(record) or _SPACED.search(raw):
+            return json.loads(
+                raw, object_pairs_hook=_unique, parse_float=Decimal if self._exact else None, parse_constant=_no_number
+            )
+        return record
+
+    def _refused(self, record: dict[str, Any], trouble: Trouble) -> Refusal | None:
+        """The first of the reasons that apply."""
+        if trouble.missing:
+            return Refusal(Reason.MISSING_FIELD, f"missing: {', '.join(trouble.missing)}", _identity(record))
+        if trouble.wrong:
+            return Refusal(Reason.WRONG_TYPE, "; ".join(trouble.wrong), _identity(record))
+        tenant, dataset, version = record["tenant"], record["dataset"], record["schema_version"]
+        if tenant != self._tenant:
+            message = f"the record says tenant {tenant}, and it lies under tenant={self._tenant}"
+            return Refusal(Reason.TENANT_MISMATCH, message, _identity(record))
+        if dataset != self._contract.dataset:
+            message = f"the record says dataset {dataset[:_LONGEST]}, and it lies under {self._contract.dataset}"
+            return Refusal(Reason.UNKNOWN_DATASET, message, _identity(record))
+        found = _VERSION.fullmatch(version)
+        if found is None or found[1] != self._major:
+            contract = f"the contract is {self._contract.version}"
+            message = f"the record says schema_version {version[:_LONGEST]}, and {contract}"
+            return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, message, _identity(record))
+        return None
+
+    def _rescued(self, record: dict[str, Any], payload: dict[str, Any], trouble: Trouble) -> str | None:
+        kept = {} if payload.keys() <= self._known else {k: v for k, v in payload.items() if k not in self._known}
+        for path, found in trouble.unknown.items():
+            kept[path] = found[0] if len(found) == 1 else found
+        if not record.keys() <= _ENVELOPE_KEYS:
+            # below a name that no field of a contract can have
+            kept["$envelope"] = {key: value for key, value in record.items() if key not in _ENVELOPE_KEYS}
+        return orjson.dumps(kept, default=_plain_number).decode() if kept else None
+
+
+_Converters = list[tuple[Field, "Callable[[Any, Trouble], Any]"]]
+
+
+def _converters(fields: tuple[Field, ...]) -> _Converters:
+    return [(one, converter(one.type, one.name)) for one in fields]
+
+
+def _take(source: dict[str, Any], fields: _Converters, trouble: Trouble) -> list[Any]:
+    values: list[Any] = []
+    for field, convert in fields:
+        value = source.get(field.name)
+        if value is None:
+            if field.required:
+                trouble.missing.append(field.name)
+            values.append(None)
+        else:
+            values.append(trouble.take(convert, value, field.name))
+    return values
+
+
+def _check_envelope(record: dict[str, Any], payload: Any, trouble: Trouble) -> None:
+    """What the envelope asks for beyond its types."""
+    for name in _KEYS:
+        value = record.get(name)
+        if value == "":
+            trouble.missing.append(name)
+        elif type(value) is str and len(value) > _LONGEST:
+            trouble.wrong.append(f"{name}: allowed are at most {_LONGEST} characters")
+    sequence = record.get("sequence")
+    if type(sequence) is int and sequence < 0:
+        trouble.wrong.append(f"sequence: got {sequence}, allowed are numbers from 0")
+    if payload is None:
+        trouble.missing.append("payload")
+    elif type(payload) is not dict:
+        trouble.wrong.append("payload: allowed is an object")
+
+
+def _identity(record: dict[str, Any]) -> Identity:
+    """Whose record it is; what is no string, empty or endless identifies nobody."""
+    found: dict[str, Any] = {
+        name: value for name in _KEYS if type(value := record.get(name)) is str and 0 < len(value) <= _LONGEST
+    }
+    sequence = record.get("sequence")
+    if type(sequence) is int and 0 <= sequence <= _LARGEST_SEQUENCE:
+        found["sequence"] = sequence
+    return Identity(**found)
+
+
+def _keys(value: Any) -> int:
+    """Keys of all objects in a JSON value."""
+    if type(value) is dict:
+        count = len(value)
+        for one in value.values():
+            if type(one) is dict or type(one) is list:
+                count += _keys(one)
+        return count
+    return sum(_keys(one) for one in value if type(one) is dict or type(one) is list) if type(value) is list else 0
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:_LONGEST]!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _plain_number(value: Any) -> float:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"no JSON: {type(value).__name__}")

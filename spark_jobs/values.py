@@ -1,0 +1,287 @@
+"""Owns the contract's types on the way in: which JSON value is taken as which typed one, and Arrow's and Spark's types.
+
+A value is taken only if it is of the JSON type that the contract's type has, and fits: `"5"` is no number, `5.0` no
+whole one. Nothing is cast, rounded or cut to make it fit, but fractions of a microsecond.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import UTC, date, datetime
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lake.contract import Field, FieldType, ListOf, Primitive, StructOf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NotTakenError", "Trouble", "arrow_struct", "arrow_type", "converter", "has_decimal", "spark_type"]
+
+_BITS = {"int": 31, "long": 63}
+_LARGEST_FLOAT = 3.4028234663852886e38
+_ASKED = {
+    "boolean": "true or false",
+    "int": "a whole number of 32 bits",
+    "long": "a whole number of 64 bits",
+    "float": "a number of 32 bits",
+    "double": "a number",
+    "string": "a string",
+    "date": "a date as 2013-01-31",
+    "timestamptz": "a moment with its zone as 2013-01-31T10:00:00Z",
+    "timestamp": "a moment without a zone as 2013-01-31T10:00:00",
+    "binary": "a string in base64",
+}
+_CLOCK = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?"
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_ZONED = re.compile(rf"{_CLOCK}(?:Z|[+-]\d{{2}}:?\d{{2}})", re.ASCII)
+_ZONELESS = re.compile(_CLOCK, re.ASCII)
+_JSON_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a fraction",
+    Decimal: "a fraction",
+    str: "a string",
+}
+_EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the usual context rounds at 28 digits
+_SHOWN = 40  # characters of a wrong value that a message repeats
+
+
+class NotTakenError(Exception):
+    """A value isn't what the contract asks for; says what is."""
+
+
+class Trouble:
+    """What is amiss in one record, by the path of the field."""
+
+    __slots__ = ("missing", "unknown", "wrong")
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+        self.wrong: list[str] = []
+        self.unknown: dict[str, Any] = {}
+        """Keys that the contract doesn't know, at the depth where they were found."""
+
+    def take(self, convert: Callable[[Any, Trouble], Any], value: Any, path: str) -> Any:
+        """Convert a value, or note what is wrong with it."""
+        try:
+            return convert(value, self)
+        except NotTakenError as error:
+            self.wrong.append(f"{path}: got {_shown(value)}, allowed is {error}")
+            return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return f"{str(value)[:_SHOWN]!r} ({_JSON_NAMES.get(type(value), 'null')})"
+
+
+def converter(kind: FieldType, path: str) -> Callable[[Any, Trouble], Any]:
+    """The function that takes values of a type; it raises `NotTakenError` for what isn't one.
+
+    What is amiss inside a list or an object goes to the trouble it is given.
+
+    Args:
+        kind: the contract's type.
+        path: how messages call the field, as in `address.city`.
+    """
+    if isinstance(kind, ListOf):
+        return _list(kind, path)
+    if isinstance(kind, StructOf):
+        return _struct(kind, path)
+    return _primitive(kind)
+
+
+def _primitive(kind: Primitive) -> Callable[[Any, Trouble], Any]:
+    if kind.name == "decimal":
+        return _decimal(kind)
+    asked = _ASKED[kind.name]
+    if kind.name in _BITS:
+        low, high = -(1 << _BITS[kind.name]), (1 << _BITS[kind.name]) - 1
+
+        def whole(value: Any, _: Trouble) -> int:
+            # `type is`: Python's True is an int, JSON's isn't
+            if type(value) is int and low <= value <= high:
+                return value
+            raise NotTakenError(asked)
+
+        return whole
+    return _PLAIN[kind.name]
+
+
+def _boolean(value: Any, _: Trouble) -> bool:
+    if type(value) is bool:
+        return value
+    raise NotTakenError(_ASKED["boolean"])
+
+
+def _string(value: Any, _: Trouble) -> str:
+    if type(value) is str:
+        return value
+    raise NotTakenError(_ASKED["string"])
+
+
+def _double(value: Any, _: Trouble) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int or type(value) is Decimal:
+        return float(value)
+    raise NotTakenError(_ASKED["double"])
+
+
+def _float(value: Any, trouble: Trouble) -> float:
+    found = _double(value, trouble)
+    if abs(found) <= _LARGEST_FLOAT:
+        return found
+    raise NotTakenError(_ASKED["float"])
+
+
+def _date(value: Any, _: Trouble) -> date:
+    if type(value) is str and _DATE.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass  # the form of a date, and none: the 30th of February
+    raise NotTakenError(_ASKED["date"])
+
+
+def _timestamptz(value: Any, _: Trouble) -> datetime:
+    if type(value) is str and _ZONED.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # the form of a moment, and none: the hour 25, or before the year 1 in UTC
+    raise NotTakenError(_ASKED["timestamptz"])
+
+
+def _timestamp(value: Any, _: Trouble) -> datetime:
+    if type(value) is str and _ZONELESS.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass  # likewise
+    raise NotTakenError(_ASKED["timestamp"])
+
+
+def _binary(value: Any, _: Trouble) -> bytes:
+    if type(value) is str:
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            pass  # not the alphabet, or not all of it
+    raise NotTakenError(_ASKED["binary"])
+
+
+_PLAIN: dict[str, Callable[[Any, Trouble], Any]] = {
+    "boolean": _boolean,
+    "string": _string,
+    "double": _double,
+    "float": _float,
+    "date": _date,
+    "timestamptz": _timestamptz,
+    "timestamp": _timestamp,
+    "binary": _binary,
+}
+
+
+def _decimal(kind: Primitive) -> Callable[[Any, Trouble], Decimal]:
+    limit = Decimal(10) ** (kind.precision - kind.scale)
+    step = Decimal(1).scaleb(-kind.scale)
+
+    def take(value: Any, _: Trouble) -> Decimal:
+        if type(value) is int or type(value) is Decimal:
+            found = Decimal(value)
+            if found.copy_abs() < limit and _EXACT.remainder(found, step) == 0:
+                return found.quantize(step, context=_EXACT)
+        raise NotTakenError(f"a number that fits {kind}")
+
+    return take
+
+
+def _list(kind: ListOf, path: str) -> Callable[[Any, Trouble], list[Any]]:
+    inside = f"{path}[]"
+    convert = converter(kind.element, inside)
+
+    def take(value: Any, trouble: Trouble) -> list[Any]:
+        if type(value) is not list:
+            raise NotTakenError("a list")
+        return [None if one is None else trouble.take(convert, one, inside) for one in value]
+
+    return take
+
+
+def _struct(kind: StructOf, path: str) -> Callable[[Any, Trouble], dict[str, Any]]:
+    fields = [(one, f"{path}.{one.name}", converter(one.type, f"{path}.{one.name}")) for one in kind.fields]
+    known = {one.name for one in kind.fields}
+
+    def take(value: Any, trouble: Trouble) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise NotTakenError("an object")
+        taken = {}
+        for field, inside, convert in fields:
+            one = value.get(field.name)
+            if one is None and field.required:
+                trouble.missing.append(inside)
+            taken[field.name] = None if one is None else trouble.take(convert, one, inside)
+        if not value.keys() <= known:
+            # told by the path, and in a list as often as it comes: nothing is dropped
+            found = {key: one for key, one in value.items() if key not in known}
+            trouble.unknown.setdefault(path, []).append(found)
+        return taken
+
+    return take
+
+
+def has_decimal(kind: FieldType) -> bool:
+    """Whether a decimal is in a type, so that its numbers must not pass through a double."""
+    if isinstance(kind, Primitive):
+        return kind.name == "decimal"
+    parts = [kind.element] if isinstance(kind, ListOf) else [one.type for one in kind.fields]
+    return any(has_decimal(one) for one in parts)
+
+
+_ARROW: dict[str, pa.DataType] = {
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", tz="UTC"),
+    "string": pa.string(),
+    "binary": pa.binary(),
+}
+_SPARK = {"timestamp": "timestamp_ntz", "timestamptz": "timestamp", "long": "bigint"}
+
+
+def arrow_type(kind: FieldType) -> pa.DataType:
+    """A contract's type in Arrow."""
+    if isinstance(kind, ListOf):
+        return pa.list_(arrow_type(kind.element))
+    if isinstance(kind, StructOf):
+        return arrow_struct(kind.fields)
+    return pa.decimal128(kind.precision, kind.scale) if kind.name == "decimal" else _ARROW[kind.name]
+
+
+def arrow_struct(fields: tuple[Field, ...]) -> pa.DataType:
+    """Fields as one struct in Arrow."""
+    return pa.struct([(one.name, arrow_type(one.type)) for one in fields])
+
+
+def spark_type(kind: FieldType) -> str:
+    """A contract's type in Spark SQL.
+
+    >>> spark_type(ListOf(Primitive("timestamptz")))
+    'array<timestamp>'
+    """
+    if isinstance(kind, ListOf):
+        return f"array<{spark_type(kind.element)}>"
+    if isinstance(kind, StructOf):
+        return f"struct<{', '.join(f'{one.name}: {spark_type(one.type)}' for one in kind.fields)}>"
+    return _SPARK.get(kind.name, str(kind))
