@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from botocore.exceptions import (
@@ -17,7 +17,6 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as AwsConnectionError,
 )
-from click.exceptions import Abort, ClickException, Exit
 
 from athena import commands as athena
 from firehose import commands as firehose
@@ -80,33 +79,22 @@ app.add_typer(local.app, name="local", rich_help_panel="Servers")
 
 def main() -> None:
     """Run a command; exits with 2 for bad input, 1 for a finding, 0 otherwise."""
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
     try:
-        return app(arguments, standalone_mode=False) or 0
-    except ClickException as error:
-        error.show()
-        return error.exit_code
-    except (Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    except Exit as error:
-        return error.exit_code
+        app()
     except LakehoseError as error:
-        return _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code)
     except NoCredentialsError:
-        return _fail(
+        _fail(
             "no AWS credentials; configure them (`aws configure`), or give a local endpoint: `lakehose local up`, "
             "then --endpoint or AWS_ENDPOINT_URL",
             2,
         )
     except (AwsConnectionError, TokenRetrievalError) as error:
-        return _fail(f"{error}; is the endpoint up? `lakehose local status`", 1)
+        _fail(f"{error}; is the endpoint up? `lakehose local status`", 1)
     except (ClientError, BotoCoreError) as error:
-        return _fail(f"AWS refused: {error}", 1)
+        _fail(f"AWS refused: {error}", 1)
 
 
-def _fail(message: str, status: int) -> int:
+def _fail(message: str, status: int) -> NoReturn:
     sys.stderr.write(f"lakehose: {message}\n")
-    return status
+    sys.exit(status)

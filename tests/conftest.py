@@ -73,3 +73,9 @@ def cloud(ministack):
 def free_port_number():
     """A port of 127.0.0.1 that nothing listens on."""
     return free_port()
+
+
+@pytest.fixture(scope="session")
+def another_free_port():
+    """Another one."""
+    return free_port()

@@ -1,0 +1,85 @@
+"""Starting a job as a person or a cluster does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from lake.context import CommandContext
+from lake.errors import TerminalError
+from spark_jobs.commands import run, run_job
+
+ROOT = Path(__file__).parents[2]
+LAKE = ROOT / "lake.yaml"
+
+
+def test_an_unknown_job_is_answered_with_the_known_ones():
+    context = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
+    context.obj = CommandContext(LAKE)
+    with pytest.raises(
+        TerminalError, match=r"job: got 'injest', allowed are: compact, ingest; did you mean 'ingest'\?"
+    ):
+        run(context, "injest")
+
+
+def test_an_undeclared_tenant_is_refused_before_spark_starts(capsys):
+    assert run_job("ingest", ["--lake", str(LAKE), "--tenant", "jfx"]) == 2
+    assert capsys.readouterr().err == "ingest: tenant: got 'jfx', allowed are: ewr, jfk, lga; did you mean 'jfk'?\n"
+
+
+def test_a_declaration_that_is_not_there_is_named(capsys):
+    assert run_job("compact", ["--lake", "nowhere.yaml"]) == 2
+    assert capsys.readouterr().err == "compact: nowhere.yaml: no such file; name the declaration with --lake\n"
+
+
+def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, ministack, tmp_path):
+    world.deliver("a", [world.event(1), b"{bad"])
+    contract = {
+        "apiVersion": "v3.1.0",
+        "kind": "DataContract",
+        "id": "visits",
+        "version": "1.2.0",
+        "status": "active",
+        "schema": [
+            {
+                "name": "visits",
+                "logicalType": "object",
+                "properties": [
+                    {"name": "page", "logicalType": "string", "required": True},
+                    {"name": "seconds", "logicalType": "integer", "physicalType": "int"},
+                ],
+            }
+        ],
+    }
+    lake = {
+        "company": world.lake.company,
+        "environment": "test",
+        "tenants": {"solo": {"tier": "dedicated"}},
+        "datasets": {"visits": {"contract": "visits.yaml"}},
+    }
+    (tmp_path / "visits.yaml").write_text(json.dumps(contract))
+    (tmp_path / "lake.yaml").write_text(json.dumps(lake))
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_jobs.ingest", "--lake", "lake.yaml", "--endpoint", ministack, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["totals"]["solo"] == {
+        "records": 2,
+        "ingested": 1,
+        "duplicates": 0,
+        "quarantined": 1,
+        "refused": 0,
+        "unidentified": 1,
+    }
+    assert [one["batch"] for one in printed["batches"]] == ["visits/events/solo/solo/1"]
+    assert "1 objects, 1 ingested, 1 quarantined" in done.stderr
