@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import tarfile
 import zipfile
@@ -21,12 +20,13 @@ import requests
 from jgo.maven import MavenContext
 from jgo.maven import PythonResolver as Resolver
 
+from lake.cache import cache_folder
 from lake.errors import EnvironmentProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ARCHIVE", "VERSION", "cache_folder", "installed"]
+__all__ = ["ARCHIVE", "VERSION", "installed"]
 
 VERSION = "476"
 ARCHIVE = "lakehose.aot"
@@ -55,21 +55,13 @@ _PLUGINS = {
 }
 
 
-def cache_folder(given: Path | None = None) -> Path:
-    """Where downloads live: the folder given, or LAKEHOSE_CACHE, or `~/.cache/lakehose`."""
-    if given is not None:
-        return given
-    named = os.environ.get("LAKEHOSE_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "lakehose"
-
-
 def installed(say: Callable[[str], None], warm_up: Callable[[Path], None], cache: Path | None = None) -> Path:
     """Trino's folder, fetched and unpacked if it isn't there; safe to call from many processes at once.
 
     Args:
         say: takes sentences on what is going on.
         warm_up: called once with a fresh folder, to leave the JVM's archive in it.
-        cache: folder to install into; see `cache_folder`.
+        cache: folder to install into; see `lake.cache`.
 
     Raises:
         EnvironmentProblemError: it can't be fetched, or what came is not what it should be.

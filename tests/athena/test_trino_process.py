@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from athena._config import TrinoSettings, java_command, write_configuration
-from athena._install import _unzip, cache_folder, installed
+from athena._install import _unzip, installed
 from athena.trino import TrinoServer
 from lake.errors import EnvironmentProblemError
 
@@ -76,15 +76,6 @@ def test_the_command_runs_the_java_of_the_package(tmp_path):
     command = java_command(Path("/trino"), tmp_path, "2G", ["-XX:AOTCache=/trino/x"])
     assert Path(command[0]).name == "java"
     assert command[1:5] == ["-XX:AOTCache=/trino/x", "-cp", "/trino/lib/*", "-Xmx2G"]
-
-
-def test_the_cache_folder_is_the_one_given_or_the_environments_or_the_homes(monkeypatch, tmp_path):
-    monkeypatch.delenv("LAKEHOSE_CACHE", raising=False)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert cache_folder() == Path("/home/someone/.cache/lakehose")
-    monkeypatch.setenv("LAKEHOSE_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    assert cache_folder(Path("/given")) == Path("/given")
 
 
 def test_what_is_installed_is_neither_fetched_nor_warmed_up_again(tmp_path):
