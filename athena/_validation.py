@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.session
 
-from athena.wire import ServiceError, invalid_request
+from athena.wire import invalid_request
+from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
     from botocore.model import ServiceModel, Shape

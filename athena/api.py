@@ -17,8 +17,9 @@ from athena.locations import Location
 from athena.paging import page_bounds, paged
 from athena.results import read_page
 from athena.sql import StatementType, classify
-from athena.wire import ServiceError, invalid_request
+from athena.wire import invalid_request
 from athena.workgroups import ENGINE_VERSION, PRIMARY, Workgroup, Workgroups
+from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

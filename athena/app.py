@@ -16,8 +16,8 @@ from athena.catalog import Catalog
 from athena.engine import Engine
 from athena.executions import Executions
 from athena.trino import TrinoServer, TrinoSettings
-from athena.wire import CONTENT_TYPE, Reply, ServiceError, decode, error_reply, json_reply
 from athena.workgroups import Workgroups
+from lake.aws_json import CONTENT_TYPE, Reply, ServiceError, decode, error_reply, json_reply
 from lake.clients import Cloud
 
 if TYPE_CHECKING:

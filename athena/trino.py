@@ -28,6 +28,7 @@ from athena._config import TrinoSettings, java_command, write_configuration
 from athena._install import ARCHIVE, installed
 from athena.session import Session
 from lake.errors import EnvironmentProblemError, LakehoseError
+from lake.processes import living_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,12 +177,7 @@ class TrinoServer:
             return
 
     def _process(self) -> psutil.Process | None:
-        try:
-            found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return found if same else None
+        return living_process(self.pid, self.created)
 
 
 def fetch(say: Callable[[str], None], cache: Path | None = None) -> Path:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from firehose.description import describe
 from firehose.streams import DeliveryStream, invalid, parse_destination
 from firehose.validation import service_model, validate
-from firehose.wire import Reply, ServiceError, decode, json_reply
+from lake.aws_json import Reply, ServiceError, decode, json_reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from uuid import uuid4
 
-from firehose.wire import Reply, ServiceError, error_reply, json_reply
+from lake.aws_json import Reply, ServiceError, error_reply, json_reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

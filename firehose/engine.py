@@ -20,7 +20,7 @@ from firehose.live import LiveStream
 from firehose.objects import render
 from firehose.processing import Chunk
 from firehose.recovery import recover
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

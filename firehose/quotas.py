@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from firehose.registry import DEFAULT_PARTITIONS
 from firehose.validation import validate
-from firehose.wire import Reply, ServiceError, decode, json_reply
+from lake.aws_json import Reply, ServiceError, decode, json_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

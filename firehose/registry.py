@@ -11,7 +11,7 @@ import orjson
 
 from firehose.streams import DeliveryStream, parse_destination
 from firehose.wal import sync_folder
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 from lake.errors import EnvironmentProblemError
 
 if TYPE_CHECKING:

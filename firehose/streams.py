@@ -15,7 +15,7 @@ from firehose.extraction import ExtractKeys, QueryError, compile_query
 from firehose.objects import Compression
 from firehose.prefixes import Prefix, PrefixError, parse_prefix
 from firehose.processing import ORDER, AppendDelimiter, Chain, Step
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
     from uuid import UUID

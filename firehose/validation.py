@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from athena.trino import TrinoServer
 from lake.clients import Cloud
 from lake.errors import EnvironmentProblemError
+from lake.processes import living_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +50,7 @@ class Part:
 
     def process(self) -> psutil.Process | None:
         """The living process, or None when it has ended (even if its number is in use again)."""
-        try:
-            found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return found if same else None
+        return living_process(self.pid, self.created)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from athena._validation import validate
 from athena.executions import Execution, Executions, Failure, State, Statistics
 from athena.rendering import Column
 from athena.sql import StatementType
-from athena.wire import ServiceError
 from athena.workgroups import Workgroups
+from lake.aws_json import ServiceError
 
 
 def execution(number=1, **changes):

@@ -6,7 +6,7 @@ import pytest
 
 from athena.locations import Location
 from athena.results import csv_line, read_page, text_lines, write_rows
-from athena.wire import ServiceError
+from lake.aws_json import ServiceError
 
 ROWS = [("a", None), ("", 'say "hi",\nok'), (None, "ø"), ('"', '""')]
 FILE = b"".join(csv_line(row) for row in ROWS)

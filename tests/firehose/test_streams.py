@@ -7,7 +7,7 @@ import pytest
 from firehose.objects import Compression
 from firehose.processing import Chunk
 from firehose.streams import parse_destination
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 
 ROLE = "arn:aws:iam::000000000000:role/firehose"
 EXTRACT = [

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from firehose.validation import _pattern, service_model, validate
-from firehose.wire import ServiceError
+from lake.aws_json import ServiceError
 
 
 def refused(operation, request):

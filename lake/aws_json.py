@@ -1,4 +1,4 @@
-"""Owns the server's side of AWS JSON 1.1: requests by `X-Amz-Target`, replies, and errors as the SDKs read them."""
+"""Owns the server's side of AWS JSON 1.1, which our Firehose and Athena speak: requests, replies, errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ CONTENT_TYPE = "application/x-amz-json-1.1"
 class ServiceError(TerminalError):
     """An error that a caller of the API sees, by the code its SDK turns into an exception."""
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400, **extra: str) -> None:
         super().__init__(message)
         self.code = code
         """For example `ResourceNotFoundException`."""
         self.status = status
         """HTTP status."""
+        self.extra = extra
+        """Further members of the exception, for example `AthenaErrorCode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def json_reply(value: Any, *, status: int = 200, content_type: str = CONTENT_TYP
 def error_reply(error: ServiceError) -> Reply:
     """Make the reply that an AWS SDK turns into the exception named by the error's code."""
     return Reply(
-        orjson.dumps({"__type": error.code, "message": str(error)}),
+        orjson.dumps({"__type": error.code, "message": str(error), **error.extra}),
         status=error.status,
         headers={"x-amzn-ErrorType": error.code},
     )
