@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from lake.errors import FindingError
 from lake.names import POOL
 from lake.tables import QUARANTINE, glue_catalog, load_table
 from spark_jobs.failures import spoken
-from spark_jobs.session import CATALOG, literal
+from spark_jobs.session import CATALOG, literal, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CompactReport", "TableCompaction", "run"]
 
-_TABLES_AT_ONCE = 2
 _SMALL = 0.75
 """Part of the target size below which a file is small; Iceberg's own default for `min-file-size-bytes`."""
 
@@ -118,13 +116,12 @@ def run(
     started = time.monotonic()
     target_bytes = lake.jobs.compact_target_mib * 2**20
 
-    def compact(target: _Target) -> TableCompaction | None:
+    def compact(session: SparkSession, target: _Target) -> TableCompaction | None:
         with spoken(f"compaction of {target.name}"):
-            return _compact(spark.newSession(), glue_catalog(cloud), target, target_bytes, say)
+            return _compact(session, glue_catalog(cloud), target, target_bytes, say)
 
-    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        done = [one for one in pool.map(compact, _targets(lake, datasets, tenants)) if one is not None]
-    return CompactReport(tuple(done), time.monotonic() - started)
+    done = side_by_side(spark, _targets(lake, datasets, tenants), compact, say)
+    return CompactReport(tuple(one for one in done if one is not None), time.monotonic() - started)
 
 
 def _targets(lake: Lake, datasets: Collection[str] | None, tenants: Collection[str] | None) -> list[_Target]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from spark_jobs.failures import spoken
 from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
 from spark_jobs.objects import NO_TENANT, new_objects, stray_tenants
 from spark_jobs.plan import Plan, carve, read_plan, write_plan
-from spark_jobs.session import CATALOG
+from spark_jobs.session import CATALOG, side_by_side
 from spark_jobs.tally import tally
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestReport", "Series", "run", "series_of"]
 
-_TABLES_AT_ONCE = 2
-"""Series that run side by side: while one waits for S3 or Glue, the other computes."""
 _QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
 
 
@@ -126,14 +123,13 @@ def run(
     series = series_of(lake, cloud, datasets, tenants)
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
 
-    def ingest(one: Series) -> _Outcome:
-        # its own session, as the id of the batch being written is a setting of the session
-        job = _Ingest(spark.newSession(), lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after)
+    def ingest(session: SparkSession, one: Series) -> _Outcome:
+        # a session of its own, as the id of the batch being written is a setting of the session
+        job = _Ingest(session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after)
         with spoken(f"ingest of {one.stream.dataset.name}, {one.lane}, tenant {one.tenant}"):
             return job.run()
 
-    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        outcomes = list(pool.map(ingest, series))
+    outcomes = side_by_side(spark, series, ingest, say)
     return IngestReport(
         batches=tuple(receipt for one in outcomes for receipt in one.batches),
         rebuilt=tuple(receipt for one in outcomes for receipt in one.rebuilt),

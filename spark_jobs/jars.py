@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pyspark
 
+from lake.cache import cache_folder
 from lake.errors import EnvironmentProblemError
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def in_image() -> bool:
 
 def _folder() -> Path:
     tag = hashlib.sha256("\n".join((pyspark.__version__, *PACKAGES, *EXCLUDED)).encode()).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "lakehose" / f"spark-jars-{tag}"
+    return cache_folder() / f"spark-jars-{tag}"
 
 
 def cached_jars() -> list[Path]:

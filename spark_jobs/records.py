@@ -145,10 +145,11 @@ class Judge:
     def _rescued(self, record: dict[str, Any], payload: dict[str, Any], trouble: Trouble) -> str | None:
         kept = {} if payload.keys() <= self._known else {k: v for k, v in payload.items() if k not in self._known}
         for path, found in trouble.unknown.items():
-            kept[path] = found[0] if len(found) == 1 else found
+            kept[_free(path, kept)] = found[0] if len(found) == 1 else found
         if not record.keys() <= _ENVELOPE_KEYS:
             # below a name that no field of a contract can have
-            kept["$envelope"] = {key: value for key, value in record.items() if key not in _ENVELOPE_KEYS}
+            strange = {key: value for key, value in record.items() if key not in _ENVELOPE_KEYS}
+            kept[_free("$envelope", kept)] = strange
         return orjson.dumps(kept, default=_plain_number).decode() if kept else None
 
 
@@ -222,6 +223,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    while name in taken:  # a producer may call a field anything
+        name = f"${name}"
+    return name
 
 
 def _plain_number(value: Any) -> float:

@@ -12,9 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from pyspark import SparkConf
@@ -24,14 +26,17 @@ from lake.errors import EnvironmentProblemError, LakehoseError
 from spark_jobs.jars import cached_jars, fetch_jars, in_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lake.clients import Cloud
 
-__all__ = ["CATALOG", "check_java", "create_session", "literal", "running_session", "settings"]
+__all__ = ["CATALOG", "check_java", "create_session", "literal", "running_session", "settings", "side_by_side"]
 
 CATALOG = "lake"
 """Name of the Iceberg catalog in Spark SQL."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _JAVA = (17, 21)
 _FIX = "install OpenJDK 17 and set JAVA_HOME to it"
@@ -115,9 +120,13 @@ def _on_this_machine(cores: int | str) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "2g",
         # Jobs here last a minute, most of which Java's second compiler would take for code that runs twice: without it
-        # the ingest of 337,000 events takes 56 s of processor time, with it 81 s.
+        # the ingest of 337,000 events takes 46 s of processor time, with it 70 s.
+        # Its room for code is then a fifth of the usual, and Spark makes much; full, all compiling ends.
         "spark.driver.extraJavaOptions": (
-            f"-Dlog4j2.configurationFile={log.as_uri()} -XX:+UseParallelGC -XX:TieredStopAtLevel=1"
+            f"-Dlog4j2.configurationFile={log.as_uri()} -XX:+UseParallelGC"
+            " -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+            # Java prints its own warnings where a job prints its report
+            " -Xlog:disable -Xlog:all=warning:stderr"
         ),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -160,6 +169,46 @@ def running_session(cloud: Cloud, app_name: str) -> Iterator[SparkSession]:
         yield spark
     finally:
         spark.stop()
+
+
+def side_by_side(
+    spark: SparkSession,
+    items: Sequence[_Item],
+    work: Callable[[SparkSession, _Item], _Result],
+    say: Callable[[str], None],
+    *,
+    at_once: int = 2,
+) -> list[_Result]:
+    """Do the work of each item, a few at a time: while one waits for S3 or Glue, another computes.
+
+    One that fails stops no other; its error is raised when all are done, and any further ones are said.
+
+    Args:
+        spark: the session whose Spark they use.
+        items: what to work on.
+        work: takes a session, whose settings no other work sees, and an item.
+        say: takes a line.
+        at_once: most items under way.
+    """
+    sessions: SimpleQueue[SparkSession] = SimpleQueue()
+    for _ in range(at_once):
+        sessions.put(spark.newSession())
+
+    def one(item: _Item) -> _Result:
+        session = sessions.get()
+        try:
+            return work(session, item)
+        finally:
+            sessions.put(session)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(one, item) for item in items]
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    for error in errors[1:]:
+        say(str(error))
+    if errors:
+        raise errors[0]
+    return [future.result() for future in futures]
 
 
 def _say(text: str) -> None:

@@ -58,22 +58,35 @@ def test_of_two_writers_that_both_saw_no_batch_one_commits(history, append, worl
     assert history().find(BATCH) == done
 
 
-def test_a_batch_that_was_staged_by_a_run_that_died_is_published_and_not_written_again(history, append, world):
-    view = history()
-    spark = world.spark.newSession()
-    names = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in spark.table(f"lake.{view.name}").dtypes]
-    spark.conf.set("spark.wap.id", str(BATCH))
-    spark.range(3).selectExpr(*names).writeTo(f"lake.{view.name}").append()
+@pytest.fixture
+def stage(history, world):
+    """Write so many rows as the batch without publishing them, as a run does that dies in between."""
+
+    def stage(rows):
+        name = f"lake.{history().name}"
+        spark = world.spark.newSession()
+        names = [f"CAST(NULL AS {kind}) AS {column}" for column, kind in spark.table(name).dtypes]
+        spark.conf.set("spark.wap.id", str(BATCH))
+        spark.range(rows).selectExpr(*names).writeTo(name).append()
+
+    return stage
+
+
+def test_a_batch_that_was_staged_by_a_run_that_died_is_published_and_not_written_again(history, append, stage, world):
+    stage(3)
     assert world.rows("solo", QUARANTINE) == []
     assert append(history(), 99).rows == 3
     assert len(world.rows("solo", QUARANTINE)) == 3
 
 
-def test_a_commit_that_another_tables_writer_overtook_is_still_found_by_its_batch(history, append, world):
-    view = history()
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_batch_that_another_writer_overtook_is_put_on_top_and_found(history, append, stage, world, rows):
+    stage(rows)
     other = BatchId("solo", "visits", Lane.REFUSED, "-", 1)
     append(history(), 1, other)
-    done = append(view, 2)
+    done = append(history(), 99)
+    assert done.rows == rows
+    assert len(world.rows("solo", QUARANTINE)) == rows + 1
     assert (history().find(BATCH), history().last_number(SERIES)) == (done, 1)
     assert history().last_number("visits/refused/solo/-") == 1
 
