@@ -5,7 +5,8 @@ That shape: `object`, `position`; `event` (a struct of the table's columns, null
 they can be read; `arrival_time` where Firehose told it.
 
 An object is fetched, unpacked, judged and turned into Arrow's columns by the Python worker that has its bytes. Parsing
-by Spark's own functions was measured first: as strict as this, it took ten times the processor time.
+by Spark's own functions (VARIANT) was measured first: as strict as this, the ingest of 337,000 events took 110 s of
+processor time where this took 56 s.
 """
 
 from __future__ import annotations

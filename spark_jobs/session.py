@@ -120,7 +120,7 @@ def _on_this_machine(cores: int | str) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "2g",
         # Jobs here last a minute, most of which Java's second compiler would take for code that runs twice: without it
-        # the ingest of 337,000 events takes 46 s of processor time, with it 70 s.
+        # the ingest of 337,000 events takes 40 s of processor time, with it 63 s.
         # Its room for code is then a fifth of the usual, and Spark makes much; full, all compiling ends.
         "spark.driver.extraJavaOptions": (
             f"-Dlog4j2.configurationFile={log.as_uri()} -XX:+UseParallelGC"
