@@ -132,9 +132,10 @@ def _file_sizes(sizes: Mapping[str, tuple[list[int], list[int]]]) -> Figure:
         for offset, files, colour, label in ((-0.17, before, _WARM, "before"), (0.17, after, _ACCENT, "after")):
             kib = sorted(one / 1024 for one in files)
             # spread sideways, so that files of one size don't hide each other
-            spread = [place + offset + 0.24 * (n / max(1, len(kib) - 1) - 0.5) for n in range(len(kib))]
+            spread = [place + offset + 0.24 * ((n + 0.5) / len(kib) - 0.5) for n in range(len(kib))]
             axes.scatter(spread, kib, s=9, color=colour, label=f"{label} compaction" if place == 0 else None)
-    axes.set(ylabel="data file, KiB", ylim=(0, None), xticks=range(len(sizes)), xticklabels=list(sizes))
+    top = 1.1 * max((one / 1024 for pair in sizes.values() for files in pair for one in files), default=1)
+    axes.set(ylabel="data file, KiB", ylim=(0, top), xticks=range(len(sizes)), xticklabels=list(sizes))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False)
     return _bare(figure)
