@@ -146,7 +146,8 @@ def _date(value: Any, _: Trouble) -> date:
         try:
             return date.fromisoformat(value)
         except ValueError:
-            pass  # the form of a date, and none: the 30th of February
+            # the form of a date, and none: the 30th of February
+            raise NotTakenError(_ASKED["date"]) from None
     raise NotTakenError(_ASKED["date"])
 
 
@@ -155,7 +156,8 @@ def _timestamptz(value: Any, _: Trouble) -> datetime:
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):
-            pass  # the form of a moment, and none: the hour 25, or before the year 1 in UTC
+            # the form of a moment, and none: the hour 25, or before the year 1 in UTC
+            raise NotTakenError(_ASKED["timestamptz"]) from None
     raise NotTakenError(_ASKED["timestamptz"])
 
 
@@ -164,7 +166,8 @@ def _timestamp(value: Any, _: Trouble) -> datetime:
         try:
             return datetime.fromisoformat(value)
         except ValueError:
-            pass  # likewise
+            # likewise
+            raise NotTakenError(_ASKED["timestamp"]) from None
     raise NotTakenError(_ASKED["timestamp"])
 
 
@@ -173,7 +176,8 @@ def _binary(value: Any, _: Trouble) -> bytes:
         try:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
-            pass  # not the alphabet, or not all of it
+            # not the alphabet, or not all of it
+            raise NotTakenError(_ASKED["binary"]) from None
     raise NotTakenError(_ASKED["binary"])
 
 
