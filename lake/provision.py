@@ -18,6 +18,8 @@ from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, g
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyiceberg.catalog.glue import GlueCatalog
+
     from lake.clients import Cloud
     from lake.contract import Field
     from lake.declaration import Lake
@@ -182,15 +184,15 @@ def _tables(lake: Lake, cloud: Cloud) -> Iterator[Change]:
                 sort=contract.sort,
             )
             if not made:
-                _check_columns(cloud, (database, dataset.name), columns(contract))
+                _check_columns(catalog, (database, dataset.name), columns(contract))
             yield Change.made("table", f"{database}.{dataset.name}", created=made)
         location = lake.names.table_location(bucket, QUARANTINE)
         made = ensure_table(catalog, (database, QUARANTINE), QUARANTINE_COLUMNS, location, target_mib=target)
         yield Change.made("table", f"{database}.{QUARANTINE}", created=made)
 
 
-def _check_columns(cloud: Cloud, identifier: tuple[str, str], declared: tuple[Field, ...]) -> None:
-    table = load_table(glue_catalog(cloud), identifier)
+def _check_columns(catalog: GlueCatalog, identifier: tuple[str, str], declared: tuple[Field, ...]) -> None:
+    table = load_table(catalog, identifier)
     there = {one.name for one in table.schema().fields} if table else set()
     lacking = [one.name for one in declared if one.name not in there]
     if lacking:
