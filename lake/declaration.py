@@ -8,19 +8,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lake.contract import Contract, read_contract
 from lake.errors import DeclarationError, known_values
+from lake.jobs import COMPACT, INGEST, Job
+from lake.kubernetes import Kubernetes, TierLimits
 from lake.names import POOL, Names
+from lake.shape import COMPACT_TARGET_MIB, INGEST_MIB, INGEST_OBJECTS, LakeShape, checked_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Buffering", "Dataset", "Jobs", "Lake", "Stream", "Tenant", "Tier", "read_lake"]
+__all__ = ["Buffering", "Dataset", "Jobs", "Lake", "Stream", "Tenant", "Tier", "Workspace", "read_lake"]
 
 
 class Tier(StrEnum):
@@ -56,18 +58,22 @@ class Dataset:
     name: str
     contract: Contract
     buffering: Buffering
+    contract_path: str = ""
+    """The contract's file, relative to the declaration's folder."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """Sizes of the jobs' work."""
+    """The jobs, and sizes of their work."""
 
-    ingest_objects: int = 500
+    ingest_objects: int = INGEST_OBJECTS
     """Most objects one ingest commit takes."""
-    ingest_mib: int = 512
+    ingest_mib: int = INGEST_MIB
     """Most MiB (as stored) one ingest commit takes."""
-    compact_target_mib: int = 128
+    compact_target_mib: int = COMPACT_TARGET_MIB
     """Size compaction aims a data file at."""
+    pipeline: tuple[Job, ...] = (INGEST, COMPACT)
+    """Every job, in the order of a run."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,23 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """Where jobs run: one for each dedicated tenant, and one for all pooled tenants together.
+
+    Thousands of pooled tenants share their jobs as they share a stream; a dedicated tenant's jobs run in a namespace
+    of their own, under roles that reach nothing else.
+    """
+
+    owner: str
+    """The dedicated tenant, or `pooled`."""
+    tier: Tier
+    tenants: tuple[str, ...]
+    """Tenants whose tables its jobs write."""
+    namespace: str
+    """Kubernetes namespace."""
+
+
+@dataclass(frozen=True)
 class Lake:
     """Everything one `lake.yaml` declares for one environment."""
 
@@ -98,6 +121,7 @@ class Lake:
     active_partitions: int = 500
     """Partitions a delivery stream may hold open at once; AWS's default is 500, it grants up to 5,000."""
     jobs: Jobs = field(default_factory=Jobs)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
     @property
     def names(self) -> Names:
@@ -135,6 +159,59 @@ class Lake:
         """Owners of buckets, keys and databases: each tenant, and the pool if any tenant is in it."""
         return (*(one.id for one in self.tenants), *([POOL] if self.has_pool else []))
 
+    def owner(self, name: str) -> str:
+        """Find an owner: a tenant, or the pool.
+
+        Raises:
+            DeclarationError: there is none of this name.
+        """
+        if name not in self.owners():
+            raise DeclarationError(f"owner: {known_values(name, self.owners())}")
+        return name
+
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """Where jobs run, in the declaration's order, the pool last."""
+        names = self.names
+        found = [
+            Workspace(one.id, one.tier, (one.id,), names.namespace(one.id))
+            for one in self.tenants
+            if one.tier is Tier.DEDICATED
+        ]
+        if self.has_pool:
+            pooled = tuple(one.id for one in self.tenants if one.tier is Tier.POOLED)
+            found.append(Workspace(POOL, Tier.POOLED, pooled, names.namespace(POOL)))
+        return tuple(found)
+
+    def workspace(self, name: str) -> Workspace:
+        """Find the workspace of an owner, or of a tenant.
+
+        Raises:
+            DeclarationError: there is no such owner and no such tenant.
+        """
+        for one in self.workspaces():
+            if name == one.owner or name in one.tenants:
+                return one
+        raise DeclarationError(f"owner: {known_values(name, self.owners())}")
+
+    def pipeline(self) -> tuple[Job, ...]:
+        """Every job, in the order of a run."""
+        return self.jobs.pipeline
+
+    def job(self, name: str) -> Job:
+        """Find a job.
+
+        Raises:
+            DeclarationError: there is none of this name.
+        """
+        for one in self.pipeline():
+            if one.name == name:
+                return one
+        raise DeclarationError(f"job: {known_values(name, [one.name for one in self.pipeline()])}")
+
+    def limits(self, tier: Tier) -> TierLimits:
+        """What a namespace of a tier may take of a cluster."""
+        return self.kubernetes.dedicated if tier is Tier.DEDICATED else self.kubernetes.pooled
+
     def streams(self) -> tuple[Stream, ...]:
         """All delivery streams, in the declaration's order."""
         pooled = tuple(one.id for one in self.tenants if one.tier is Tier.POOLED)
@@ -164,57 +241,6 @@ class Lake:
         )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
-
-
-class _Tenant(_Strict):
-    tier: Tier
-
-
-class _Buffering(_Strict):
-    # with dynamic partitioning AWS takes 60 to 900 s and refuses to buffer nothing
-    size_mib: Annotated[int, Field(ge=1, le=128)] = Buffering.size_mib
-    interval_seconds: Annotated[int, Field(ge=60, le=900)] = Buffering.interval_seconds
-    compression: Annotated[str, Field(pattern="^(GZIP|UNCOMPRESSED)$")] = Buffering.compression
-
-
-class _Dataset(_Strict):
-    contract: str
-    buffering: _Buffering = _Buffering()
-
-
-class _Ingest(_Strict):
-    max_objects: Annotated[int, Field(ge=1, le=100_000)] = Jobs.ingest_objects
-    max_mib: Annotated[int, Field(ge=1, le=1_000_000)] = Jobs.ingest_mib
-
-
-class _Compact(_Strict):
-    target_mib: Annotated[int, Field(ge=1, le=2048)] = Jobs.compact_target_mib
-
-
-class _Jobs(_Strict):
-    ingest: _Ingest = _Ingest()
-    compact: _Compact = _Compact()
-
-
-class _Quotas(_Strict):
-    active_partitions: Annotated[int, Field(ge=500, le=5000)] = 500
-
-
-class _Lake(_Strict):
-    company: Annotated[_Slug, Field(max_length=20)]
-    environment: Annotated[_Slug, Field(max_length=12)]
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
-    tenants: Annotated[dict[str, _Tenant], Field(min_length=1)]
-    datasets: Annotated[dict[str, _Dataset], Field(min_length=1)]
-    quotas: _Quotas = _Quotas()
-    jobs: _Jobs = _Jobs()
-
-
 _SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _DATASET = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _RESERVED_DATASETS = {"quarantine"}
@@ -233,26 +259,30 @@ def read_lake(path: Path) -> Lake:
         raise DeclarationError(f"{path}: no such file; name the declaration with --lake") from None
     except yaml.YAMLError as error:
         raise DeclarationError(f"{path}: not YAML: {error}") from None
-    try:
-        model = _Lake.model_validate(raw)
-    except ValidationError as error:
-        raise DeclarationError("\n".join(_sentence(str(path), one) for one in error.errors())) from None
+    model = checked_shape(str(path), raw)
     _check_ids(str(path), model)
     return Lake(
         company=model.company,
         environment=model.environment,
         region=model.region,
-        tenants=tuple(Tenant(name, one.tier) for name, one in model.tenants.items()),
+        tenants=tuple(Tenant(name, Tier(one.tier)) for name, one in model.tenants.items()),
         datasets=tuple(
             Dataset(
                 name,
                 read_contract(path.parent / one.contract, name),
                 Buffering(one.buffering.size_mib, one.buffering.interval_seconds, one.buffering.compression),
+                one.contract,
             )
             for name, one in model.datasets.items()
         ),
         active_partitions=model.quotas.active_partitions,
-        jobs=Jobs(model.jobs.ingest.max_objects, model.jobs.ingest.max_mib, model.jobs.compact.target_mib),
+        jobs=Jobs(
+            model.jobs.ingest.max_objects,
+            model.jobs.ingest.max_mib,
+            model.jobs.compact.target_mib,
+            model.jobs.pipeline(),
+        ),
+        kubernetes=model.kubernetes.settings(),
     )
 
 
@@ -269,29 +299,7 @@ class _NoTwins(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _sentence(path: str, error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "the file"
-    if error["type"] == "extra_forbidden":
-        *parents, key = error["loc"]
-        model: Any = _Lake
-        for parent in parents:
-            model = _inner(model, str(parent))
-        return f"{path}: {place}: unknown key: {known_values(key, model.model_fields)}"
-    return f"{path}: {place}: {error['msg']}; got {error['input']!r}"
-
-
-def _inner(model: Any, key: str) -> Any:
-    # inside `tenants` and `datasets` the keys are the user's own names: the model is the values'
-    if model is _Lake and key == "tenants":
-        return {"*": _Tenant}
-    if model is _Lake and key == "datasets":
-        return {"*": _Dataset}
-    if isinstance(model, dict):
-        return model["*"]
-    return model.model_fields[key].annotation
-
-
-def _check_ids(path: str, model: _Lake) -> None:
+def _check_ids(path: str, model: LakeShape) -> None:
     for name in model.tenants:
         if not _SLUG.fullmatch(name) or len(name) > _LONGEST_ID:
             allowed = f"a-z, 0-9 and single hyphens, a letter first, at most {_LONGEST_ID}"

@@ -19,6 +19,7 @@ _STREAM = 64
 _ROLE = 64
 _DATABASE = 128  # Glue takes 255, Trino and ODBC drivers are happier with less
 _TABLE = 255
+_NAMESPACE = 63
 
 
 def shorten(name: str, limit: int, *, joint: str = "-") -> str:
@@ -57,6 +58,14 @@ class Names:
     def role(self, dataset: str, owner: str) -> str:
         """IAM role that the delivery stream assumes."""
         return shorten(f"{self.company}-{self.environment}-{dataset}-{owner}-firehose", _ROLE)
+
+    def job_role(self, job: str, owner: str) -> str:
+        """IAM role that a job has in the workspace of an owner."""
+        return shorten(f"{self.company}-{self.environment}-{owner}-{job}", _ROLE)
+
+    def namespace(self, owner: str) -> str:
+        """Kubernetes namespace in which the jobs of a dedicated tenant, or of the pool, run."""
+        return shorten(f"{self.company}-{self.environment}-{owner}", _NAMESPACE)
 
     def key_alias(self, owner: str) -> str:
         """Alias of the KMS key that encrypts the owner's bucket."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,18 +30,59 @@ __all__ = ["JOBS", "run", "run_job"]
 JOBS = ("ingest", "compact")
 """Jobs by name, in the order they are usually run."""
 
+_OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
-def run(
+
+@dataclass(frozen=True)
+class _Scope:
+    """What a run is about; None is everything."""
+
+    datasets: list[str] | None
+    tenants: list[str] | None
+    owners: list[str] | None
+    """Owners of tables; the pool's quarantine is the pool's own."""
+
+    @classmethod
+    def of(cls, lake: Lake, datasets: list[str] | None, tenants: list[str] | None, owner: str | None) -> _Scope:
+        """Check what was asked for, before the seconds that Spark takes.
+
+        Raises:
+            DeclarationError: a dataset, tenant or owner isn't declared.
+            TerminalError: a tenant isn't one of the owner's.
+        """
+        for name in datasets or ():
+            lake.dataset(name)
+        for name in tenants or ():
+            lake.tenant(name)
+        if owner is None:
+            return cls(datasets, tenants, tenants)
+        workspace = lake.workspace(owner)
+        if owner != workspace.owner:
+            raise TerminalError(
+                f"owner: tenant {owner!r} is pooled; give --owner {workspace.owner}, or --tenant {owner}"
+            )
+        strange = [name for name in tenants or () if name not in workspace.tenants]
+        if strange:
+            raise TerminalError(f"tenant: {known_values(strange[0], workspace.tenants)} (the tenants of {owner!r})")
+        if tenants:
+            return cls(datasets, tenants, tenants)
+        shared = [] if owner in workspace.tenants else [owner]
+        return cls(datasets, list(workspace.tenants), [*workspace.tenants, *shared])
+
+
+def run(  # noqa: PLR0917 - typer's options
     context: typer.Context,
     job: Annotated[str, typer.Argument(help=f"One of: {', '.join(JOBS)}.")],
     dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a Spark job on this machine: the same code that a cluster runs."""
     given: CommandContext = context.obj
     _check_name(job)
-    _perform(job, given.lake(), given.cloud(), dataset, tenant, as_json=as_json)
+    lake = given.lake()
+    _perform(job, lake, given.cloud(), _Scope.of(lake, dataset, tenant, owner), as_json=as_json)
 
 
 def run_job(job: str, arguments: list[str]) -> int:
@@ -51,12 +92,14 @@ def run_job(job: str, arguments: list[str]) -> int:
     parser.add_argument("--endpoint", help="URL that answers for AWS; AWS_ENDPOINT_URL, or AWS itself, without it")
     parser.add_argument("--dataset", action="append", help="only this dataset; may be repeated")
     parser.add_argument("--tenant", action="append", help="only this tenant; may be repeated")
+    parser.add_argument("--owner", help=_OWNER_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:
         lake = read_lake(given.lake)
         cloud = Cloud.from_environment(lake.region, given.endpoint)
-        _perform(job, lake, cloud, given.dataset, given.tenant, as_json=given.json)
+        scope = _Scope.of(lake, given.dataset, given.tenant, given.owner)
+        _perform(job, lake, cloud, scope, as_json=given.json)
     except LakehoseError as error:
         _say(f"{job}: {error}")
         return error.exit_code
@@ -71,26 +114,19 @@ def _check_name(job: str) -> None:
         raise TerminalError(f"job: {known_values(job, JOBS)}")
 
 
-def _perform(
-    job: str, lake: Lake, cloud: Cloud, datasets: list[str] | None, tenants: list[str] | None, *, as_json: bool
-) -> None:
+def _perform(job: str, lake: Lake, cloud: Cloud, scope: _Scope, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
     from spark_jobs import compact, ingest  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415
 
-    # before the seconds that Spark takes
-    for name in datasets or ():
-        lake.dataset(name)
-    for name in tenants or ():
-        lake.tenant(name)
     _say(f"{job}: starting Spark")
     with running_session(cloud, f"lakehose-{job}") as spark:
         if job == "ingest":
-            _print_ingest(ingest.run(spark, lake, cloud, datasets=datasets, tenants=tenants, say=_say), as_json=as_json)
+            ingested = ingest.run(spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
+            _print_ingest(ingested, as_json=as_json)
         else:
-            _print_compact(
-                compact.run(spark, lake, cloud, datasets=datasets, tenants=tenants, say=_say), as_json=as_json
-            )
+            compacted = compact.run(spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
+            _print_compact(compacted, as_json=as_json)
 
 
 def _say(text: str) -> None:

@@ -96,7 +96,7 @@ def run(
     cloud: Cloud,
     *,
     datasets: Collection[str] | None = None,
-    tenants: Collection[str] | None = None,
+    owners: Collection[str] | None = None,
     say: Callable[[str], None] = _silent,
 ) -> CompactReport:
     """Compact every table in which something is to be gained.
@@ -106,11 +106,11 @@ def run(
         lake: the declaration.
         cloud: where the lake is.
         datasets: only these tables; quarantine tables too without it.
-        tenants: only these tenants' tables; the pool's quarantine too without it.
+        owners: only the tables of these tenants, or of `pooled`: the quarantine that pooled tenants share.
         say: takes a line about each table.
 
     Raises:
-        DeclarationError: a dataset or tenant isn't declared.
+        DeclarationError: a dataset or owner isn't declared.
         FindingError: a rewrite changed the number of rows.
     """
     started = time.monotonic()
@@ -120,15 +120,14 @@ def run(
         with spoken(f"compaction of {target.name}"):
             return _compact(session, glue_catalog(cloud), target, target_bytes, say)
 
-    done = side_by_side(spark, _targets(lake, datasets, tenants), compact, say)
+    done = side_by_side(spark, _targets(lake, datasets, owners), compact, say)
     return CompactReport(tuple(one for one in done if one is not None), time.monotonic() - started)
 
 
-def _targets(lake: Lake, datasets: Collection[str] | None, tenants: Collection[str] | None) -> list[_Target]:
+def _targets(lake: Lake, datasets: Collection[str] | None, owners: Collection[str] | None) -> list[_Target]:
     kinds = [lake.dataset(name) for name in datasets] if datasets else list(lake.datasets)
-    owners = [lake.tenant(name).id for name in tenants] if tenants else list(lake.owners())
     found: list[_Target] = []
-    for owner in owners:
+    for owner in map(lake.owner, owners) if owners else lake.owners():
         database = lake.names.database(owner)
         if owner != POOL:
             found += [_Target(database, one.name, one.contract.sort, least=2) for one in kinds]

@@ -158,7 +158,18 @@ def create_session(
         os.environ["PYSPARK_PYTHON"] = sys.executable
         made |= _on_this_machine(cores)
     conf = SparkConf().setAppName(app_name).setAll(list({**made, **(extra or {})}.items()))
+    _make_log_folder(conf, cloud)
     return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+def _make_log_folder(conf: SparkConf, cloud: Cloud) -> None:
+    """Make the folder of event logs, without which Spark would not start; S3 has folders only where a key names one."""
+    folder = conf.get("spark.eventLog.dir")
+    if conf.get("spark.eventLog.enabled") != "true" or not (folder and folder.startswith("s3a://")):
+        return
+    bucket, _, key = folder.removeprefix("s3a://").partition("/")
+    if key:
+        cloud.s3.put_object(Bucket=bucket, Key=f"{key.rstrip('/')}/", Body=b"")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def test_compaction_leaves_one_file_a_partition_with_the_same_rows(world):
         world.ingest(tenants=["solo"])
     before = world.rows("solo")
     assert files(world) == 8
-    report = run(world, tenants=["solo"])
+    report = run(world, owners=["solo"])
     done = next(one for one in report.tables if one.table.endswith(".visits"))
     assert (done.rows, done.files_before, done.files_after, done.rewritten) == (8, 8, 2, True)
     assert done.bytes_after < done.bytes_before
@@ -32,10 +32,10 @@ def test_compacting_again_finds_nothing_to_gain(world):
     for number in range(2):
         world.deliver(f"a{number}", [world.event(number)])
         world.ingest(tenants=["solo"])
-    run(world, tenants=["solo"])
+    run(world, owners=["solo"])
     snapshot = world.table("solo").current_snapshot()
     said = []
-    report = run(world, tenants=["solo"], say=said.append)
+    report = run(world, owners=["solo"], say=said.append)
     assert [one.rewritten for one in report.tables] == [False]
     wanted = f"table {world.lake.names.database('solo')}.visits: nothing to gain; 1 files"
     assert [one for one in said if one.startswith(wanted)]
@@ -47,7 +47,7 @@ def test_a_compacted_file_is_sorted_as_the_contract_says(world):
     for number, moment in enumerate(times):
         world.deliver(f"a{number}", [world.event(number, event_time=moment)])
         world.ingest(tenants=["solo"])
-    run(world, tenants=["solo"])
+    run(world, owners=["solo"])
     found = world.table("solo").scan().to_arrow()["event_time"].to_pylist()
     assert [moment.hour for moment in found] == [1, 3, 7, 9]
 
@@ -67,7 +67,7 @@ def test_ingest_goes_on_after_a_compaction(world):
     for number in range(3):
         world.deliver(f"a{number}", [world.event(number)])
         world.ingest(tenants=["solo"])
-        run(world, tenants=["solo"])
+        run(world, owners=["solo"])
     world.deliver("again", [world.event(1)])
     report = world.ingest(tenants=["solo"])
     assert [(one.batch.number, one.counts["solo"].duplicates) for one in report.batches] == [(4, 1)]
