@@ -4,11 +4,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+AIRFLOW := .venv-airflow
 EVENTS ?=
 PORT   ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test cluster-test airflow-test image lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +43,19 @@ demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESU
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
 	@$(BIN)/python -m pytest $(ARGS)
 
+cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
+	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
+
+# Airflow's Kubernetes provider wants another client than ours: an environment of its own.
+$(AIRFLOW)/.installed: requirements/airflow.txt
+	@test -x $(AIRFLOW)/bin/python || $(PYTHON) -m venv $(AIRFLOW)
+	@echo "setup: installing Airflow into $(AIRFLOW)"
+	@$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/airflow.txt
+	@touch $@
+
+airflow-test: setup $(VENV)/.develop $(AIRFLOW)/.installed ## The tests of the Airflow DAGs, in Airflow's own environment
+	@$(AIRFLOW)/bin/python -m pytest tests/dags $(ARGS)
+
 lint: $(VENV)/.develop ## ruff and mypy strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -53,8 +67,8 @@ format: $(VENV)/.develop ## Lay the code out
 
 lock: ## Pin the newest versions that fit together, with hashes and without addresses
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
-	@for one in main dev; do build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for one in main dev jobs firehose airflow; do build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header requirements/$$one.in -o requirements/$$one.txt; done
 
 clean: ## Remove what was built; the local endpoint's state stays (`lakehose local reset` removes it)
-	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(AIRFLOW) build .mypy_cache .ruff_cache .pytest_cache

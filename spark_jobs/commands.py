@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from spark_jobs.compact import CompactReport
     from spark_jobs.ingest import IngestReport
 
-__all__ = ["JOBS", "run", "run_job"]
+__all__ = ["JOBS", "Scope", "run", "run_job"]
 
 JOBS = ("ingest", "compact")
 """Jobs by name, in the order they are usually run."""
@@ -34,7 +34,7 @@ _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of 
 
 
 @dataclass(frozen=True)
-class _Scope:
+class Scope:
     """What a run is about; None is everything."""
 
     datasets: list[str] | None
@@ -43,7 +43,7 @@ class _Scope:
     """Owners of tables; the pool's quarantine is the pool's own."""
 
     @classmethod
-    def of(cls, lake: Lake, datasets: list[str] | None, tenants: list[str] | None, owner: str | None) -> _Scope:
+    def of(cls, lake: Lake, datasets: list[str] | None, tenants: list[str] | None, owner: str | None) -> Scope:
         """Check what was asked for, before the seconds that Spark takes.
 
         Raises:
@@ -82,7 +82,7 @@ def run(  # noqa: PLR0917 - typer's options
     given: CommandContext = context.obj
     _check_name(job)
     lake = given.lake()
-    _perform(job, lake, given.cloud(), _Scope.of(lake, dataset, tenant, owner), as_json=as_json)
+    _perform(job, lake, given.cloud(), Scope.of(lake, dataset, tenant, owner), as_json=as_json)
 
 
 def run_job(job: str, arguments: list[str]) -> int:
@@ -98,7 +98,7 @@ def run_job(job: str, arguments: list[str]) -> int:
     try:
         lake = read_lake(given.lake)
         cloud = Cloud.from_environment(lake.region, given.endpoint)
-        scope = _Scope.of(lake, given.dataset, given.tenant, given.owner)
+        scope = Scope.of(lake, given.dataset, given.tenant, given.owner)
         _perform(job, lake, cloud, scope, as_json=given.json)
     except LakehoseError as error:
         _say(f"{job}: {error}")
@@ -114,7 +114,7 @@ def _check_name(job: str) -> None:
         raise TerminalError(f"job: {known_values(job, JOBS)}")
 
 
-def _perform(job: str, lake: Lake, cloud: Cloud, scope: _Scope, *, as_json: bool) -> None:
+def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
     from spark_jobs import compact, ingest  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415

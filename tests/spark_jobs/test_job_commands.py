@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from lake.context import CommandContext
+from lake.declaration import read_lake
 from lake.errors import TerminalError
-from spark_jobs.commands import run, run_job
+from spark_jobs.commands import Scope, run, run_job
 
 ROOT = Path(__file__).parents[2]
 LAKE = ROOT / "lake.yaml"
@@ -29,6 +30,25 @@ def test_an_unknown_job_is_answered_with_the_known_ones():
 def test_an_undeclared_tenant_is_refused_before_spark_starts(capsys):
     assert run_job("ingest", ["--lake", str(LAKE), "--tenant", "jfx"]) == 2
     assert capsys.readouterr().err == "ingest: tenant: got 'jfx', allowed are: ewr, jfk, lga; did you mean 'jfk'?\n"
+
+
+def test_an_owner_that_is_a_pooled_tenant_is_refused_with_both_ways_out(capsys):
+    assert run_job("compact", ["--lake", str(LAKE), "--owner", "jfk"]) == 2
+    said = capsys.readouterr().err
+    assert said == "compact: owner: tenant 'jfk' is pooled; give --owner pooled, or --tenant jfk\n"
+
+
+def test_a_tenant_that_is_not_one_of_the_owners_is_refused(capsys):
+    assert run_job("ingest", ["--lake", str(LAKE), "--owner", "pooled", "--tenant", "ewr"]) == 2
+    assert "tenant: got 'ewr', allowed are: jfk, lga (the tenants of 'pooled')" in capsys.readouterr().err
+
+
+def test_the_pool_owns_its_tenants_tables_and_the_quarantine_they_share():
+    lake = read_lake(LAKE)
+    scope = Scope.of(lake, None, None, "pooled")
+    assert (scope.tenants, scope.owners) == (["jfk", "lga"], ["jfk", "lga", "pooled"])
+    assert Scope.of(lake, None, None, "ewr").owners == ["ewr"]
+    assert Scope.of(lake, None, None, None).owners is None
 
 
 def test_a_declaration_that_is_not_there_is_named(capsys):
