@@ -18,12 +18,13 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.arrivals import Arrivals
 from lake.envelope import salvage
 from lake.errors import FindingError
 from lake.manifest import Counts, Lane, Manifest, ProducerLedger
-from lake.names import Names
 from lake.ranges import Ranges
 from lake.tables import QUARANTINE, glue_catalog, load_table
 
@@ -189,6 +190,8 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
     """Collect the evidence of one dataset from the manifest, the buckets, the tables and, where local, the server."""
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
     streams = [one for one in lake.streams() if one.dataset.name == dataset]
+    # what S3 has told of by now is noted first, so that it counts as in flight
+    Arrivals(lake, cloud, manifest, _silent).collect(streams, datetime.now(UTC))
     counts: dict[str, Counts] = {}
     seen: dict[tuple[str, str], Ranges] = {}
     landed: dict[tuple[str, str], Ranges] = {}
@@ -217,16 +220,24 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
     )
 
 
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
 def _landed(cloud: Cloud, manifest: Manifest, stream: Stream) -> dict[tuple[str, str], Ranges]:
+    """Sequence numbers in the objects that no batch has taken; only these objects are read."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    taken = manifest.taken(stream.owner, stream.dataset.name, f"s3://{stream.bucket}/")
-    prefix = Names.processed_prefix(stream.dataset.name)
-    for page in cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix):
-        for found in page.get("Contents", []):
-            if f"s3://{stream.bucket}/{found['Key']}" in taken:
+    for lane, tenant in manifest.waiting_series(stream.owner, stream.dataset.name):
+        if lane is Lane.REFUSED:
+            continue  # they were never delivered
+        waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
+        taken = {one.uri for one in manifest.taken_of(waiting)}
+        for one in waiting:
+            if one.uri in taken:
                 continue
-            body = cloud.s3.get_object(Bucket=stream.bucket, Key=found["Key"])["Body"].read()
-            for line in (gzip.decompress(body) if found["Key"].endswith(".gz") else body).splitlines():
+            bucket, _, key = one.uri.removeprefix("s3://").partition("/")
+            body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            for line in (gzip.decompress(body) if key.endswith(".gz") else body).splitlines():
                 who = salvage(line)
                 if who.tenant and who.producer_id and who.sequence is not None:
                     spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))

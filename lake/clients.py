@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
 __all__ = ["Cloud"]
@@ -126,6 +127,11 @@ class Cloud:
     def quotas(self) -> ServiceQuotasClient:
         """Service Quotas."""
         return self._session.client("service-quotas", endpoint_url=self.endpoint, config=self._config())
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        """Amazon SQS."""
+        return self._session.client("sqs", endpoint_url=self.endpoint, config=self._config())
 
     @cached_property
     def sts(self) -> STSClient:

@@ -23,8 +23,8 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.contract import Field, Primitive
 from lake.envelope import Identity, salvage
-from lake.manifest import Lane
-from spark_jobs.objects import NO_TENANT, ObjectLines, read_objects
+from lake.manifest import NO_TENANT, Lane
+from spark_jobs.objects import ObjectLines, read_objects
 from spark_jobs.records import ENVELOPE_FIELDS, Judge, Reason, Refusal, Row
 from spark_jobs.values import arrow_struct, arrow_type, spark_type
 

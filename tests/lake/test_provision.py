@@ -23,6 +23,7 @@ def test_the_first_time_everything_is_made(first):
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "key": 4,
         "bucket": 4,
+        "queue": 2,
         "database": 4,
         "table": 7,
         "manifest": 1,

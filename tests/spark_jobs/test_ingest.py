@@ -205,6 +205,7 @@ def test_an_object_that_vanished_after_it_was_planned_does_not_stop_the_series_f
 
 def test_an_object_that_may_not_be_read_is_named_in_one_sentence_and_stops_no_other_series(shared):
     shared.deliver("a", [shared.event(1, "ann")], "ann")
+    shared.deliver("b", [shared.event(1)])
     plan = {
         "batch": "visits/events/solo/solo/1",
         "schema_version": "1.0.0",
@@ -366,19 +367,19 @@ def test_a_receipt_that_was_lost_is_made_again_just_as_it_was(world):
         TableName=lake.names.manifest_table(),
         Key={"pk": {"S": "solo#visits"}, "sk": {"S": "batch#events#solo#000000001"}},
     )
-    report = world.ingest()
+    report = world.ingest(listed=True)
     assert (report.rebuilt, report.batches) == ((receipt,), ())
 
 
 def test_of_two_runs_that_plan_the_same_batch_one_leaves(world):
     world.deliver("a", [world.event(1)])
-    inner = []
+    inner, asked = [], []
 
     def meanwhile():
-        # the moment is asked for between finding what is new and writing the plan
-        if not inner:
-            inner.append(None)
-            inner[0] = world.ingest()
+        # the moment is asked for first when a run begins, then between finding what is new and writing the plan
+        asked.append(None)
+        if len(asked) == 2:
+            inner.append(world.ingest())
         return AT_NOON
 
     outer = world.ingest(clock=meanwhile)
@@ -412,7 +413,7 @@ def test_a_compaction_between_a_batchs_two_commits_does_no_harm(world):
 
     def meanwhile(step):
         if step == "quarantine":
-            compacted.append(compact.run(world.spark, world.lake, world.cloud, tenants=["solo"]))
+            compacted.append(compact.run(world.spark, world.lake, world.cloud, owners=["solo"]))
 
     report = world.ingest(after=meanwhile)
     assert [one.rewritten for one in compacted[0].tables if one.table.endswith(".visits")] == [True]
@@ -434,6 +435,7 @@ def test_a_table_that_lost_its_history_is_not_ingested_again(world):
             "counts": {"M": {}},
         },
     )
+    world.deliver("b", [world.event(2)])
     with pytest.raises(
         FindingError, match=r"its history ends at batch 1 of visits/events/solo/solo, and the manifest knows"
     ):
