@@ -93,6 +93,10 @@ class Contract:
     sort: tuple[str, ...]
     """Columns that files are sorted by, ascending."""
     description: str = ""
+    dedup_days: int = 30
+    """An event that comes again within so many days of its making is dropped."""
+    skew_minutes: int = 1440
+    """An event whose time lies further ahead than this, when it is ingested, is refused."""
 
     def field_names(self) -> list[str]:
         """Names of the payload's fields, in the contract's order."""
@@ -124,7 +128,9 @@ _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _TERM = re.compile(r"(?:(year|month|day|hour)\((\w+)\)|(bucket|truncate)\((\d+),\s*(\w+)\)|(\w+))")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_OUR_PROPERTIES = ("lakehose.partitionBy", "lakehose.sortBy")
+_LISTS = ("lakehose.partitionBy", "lakehose.sortBy")
+_NUMBERS = {"lakehose.dedupDays": (1, 3650), "lakehose.clockSkewMinutes": (1, 5_256_000)}
+_OUR_PROPERTIES = (*_LISTS, *_NUMBERS)
 
 
 def read_contract(path: Path, dataset: str) -> Contract:
@@ -204,11 +210,13 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
         partition=partition,
         sort=sort,
         description=found.description or purpose or "",
+        dedup_days=custom.get("lakehose.dedupDays", Contract.dedup_days),
+        skew_minutes=custom.get("lakehose.clockSkewMinutes", Contract.skew_minutes),
     )
 
 
-def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, list[Any]]:
-    custom: dict[str, list[Any]] = {}
+def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, Any]:
+    custom: dict[str, Any] = {}
     for one in found.customProperties or []:
         name = one.property or ""
         if not name.startswith("lakehose."):
@@ -217,7 +225,11 @@ def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, list[Any
             raise DeclarationError(
                 f"{where}: schema[{dataset}].customProperties: {known_values(name, _OUR_PROPERTIES)}"
             )
-        if not isinstance(one.value, list):
+        if name in _NUMBERS:
+            least, most = _NUMBERS[name]
+            if type(one.value) is not int or not least <= one.value <= most:
+                raise DeclarationError(f"{where}: {name}: got {one.value!r}, allowed are {least} to {most}")
+        elif not isinstance(one.value, list):
             raise DeclarationError(f"{where}: {name}: a list is needed, got {one.value!r}")
         custom[name] = one.value
     return custom

@@ -14,6 +14,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
@@ -24,6 +26,7 @@ from lake.errors import CommitConflictError, FindingError
 from lake.manifest import Arrival, BatchId, BatchReceipt, Counts, Lane, Manifest
 from lake.tables import QUARANTINE, glue_catalog
 from spark_jobs.commit import History, commit
+from spark_jobs.dedup import id_spans
 from spark_jobs.failures import spoken
 from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
 from spark_jobs.objects import StoredObject
@@ -32,7 +35,7 @@ from spark_jobs.session import CATALOG, side_by_side
 from spark_jobs.tally import tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from mypy_boto3_s3 import S3Client
     from pyiceberg.catalog.glue import GlueCatalog
@@ -315,12 +318,12 @@ class _Ingest:
         return [Arrival(*place, one.uri, one.size) for one in plan.objects]
 
     def _records(self, plan: Plan) -> DataFrame:
-        return judged_records(self.spark, plan.objects, self.cloud, self._rules())
+        return judged_records(self.spark, plan.objects, self.cloud, self._rules(plan))
 
-    def _rules(self) -> Rules:
+    def _rules(self, plan: Plan) -> Rules:
         match self.series.lane:
             case Lane.EVENTS:
-                return Events(self._stream.dataset.contract, self.series.tenant)
+                return Events(self._stream.dataset.contract, self.series.tenant, plan.planned_at_ms)
             case Lane.STRAYS:
                 return Strays(self.series.tenant, self._stream.tenants)
             case Lane.REFUSED:
@@ -355,7 +358,9 @@ class _Ingest:
 
     def _commit_rows(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed:
         history = self._history(self._stream.dataset.name)
-        rows = _fresh(records, None if history.is_empty else f"{CATALOG}.{history.name}", counted.event_ids)
+        table = None if history.is_empty else f"{CATALOG}.{history.name}"
+        spans = id_spans(records, counted.event_ids, self._stream.dataset.contract.dedup_days, plan.planned_at_ms)
+        rows = _fresh(records, table, spans)
         rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
         return commit(self.spark, history, plan.batch, rows, distribution="hash")
 
@@ -396,18 +401,19 @@ def _persisted(records: DataFrame) -> Iterator[DataFrame]:
         kept.unpersist()
 
 
-def _fresh(records: DataFrame, table: str | None, event_ids: tuple[str, str] | None) -> DataFrame:
+def _fresh(records: DataFrame, table: str | None, spans: Sequence[tuple[str, str]]) -> DataFrame:
     """Of each event the first record, unless the table has it.
 
-    The table is asked only for the batch's span of event ids: they are ordered by time, so files of other times are
-    left out by their statistics.
+    The table is asked only for the spans of event ids that the batch holds: they are ordered by time, so files of other
+    times are left out by their statistics.
     """
     good = records.where("reason IS NULL")
     place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
     first = good.selectExpr("object", "event", "event_id", f"{place} AS place").where("place = 1")
-    if table is None or event_ids is None:
+    if table is None or not spans:
         return first
-    there = records.sparkSession.table(table).where(F.col("event_id").between(*event_ids)).select("event_id")
+    within = reduce(or_, (F.col("event_id").between(*span) for span in spans))
+    there = records.sparkSession.table(table).where(within).select("event_id")
     return first.join(there, "event_id", "left_anti")
 
 

@@ -93,6 +93,8 @@ class Events:
 
     contract: Contract
     tenant: str
+    planned_at_ms: int
+    """The moment that "now" is for its records, the same whenever the batch is done again."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -101,7 +103,7 @@ class Events:
 
     def judge(self) -> Callable[[bytes], Judged]:
         """Judge by the contract."""
-        decide = Judge(self.contract, self.tenant).judge
+        decide = Judge(self.contract, self.tenant, _EPOCH + timedelta(milliseconds=self.planned_at_ms)).judge
 
         def judge(raw: bytes) -> Judged:
             fate = decide(raw)

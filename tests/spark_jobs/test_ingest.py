@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -14,6 +14,7 @@ from lake.errors import DeclarationError, FindingError, TerminalError
 from lake.manifest import Counts, ProducerLedger
 from lake.ranges import Ranges
 from spark_jobs import compact
+from spark_jobs.dedup import first_id
 
 AT_NOON = datetime(2013, 2, 1, 12, tzinfo=UTC)
 DATA = "visits/events/solo/solo"
@@ -29,6 +30,10 @@ def stop_after(step):
             raise Stop
 
     return after
+
+
+def world_contract():
+    return Contract("visits", "1.2.0", (Field("page", Primitive("string")), Field("seconds", Primitive("int"))), (), ())
 
 
 def ids(world, owner="solo"):
@@ -478,3 +483,28 @@ def test_the_audit_balances_over_all_lanes(shared):
 
 def gather_without_server(world):
     return gather(world.lake, world.cloud, "visits")
+
+
+def test_an_event_that_comes_again_after_the_contracts_window_is_taken_as_new(worlds):
+    world = worlds(replace(world_contract(), dedup_days=7))
+    made = datetime(2026, 3, 1, tzinfo=UTC)
+    event = world.event(1, event_id=f"{first_id(round(made.timestamp() * 1000))}-7000-8000-000000000001")
+    for name, days in (("a", 1), ("b", 6), ("c", 9)):
+        world.deliver(name, [event])
+        world.ingest(clock=lambda days=days: made + timedelta(days=days))
+    assert sorted(row["_batch"] for row in world.rows("solo")) == [1, 3]
+
+
+def test_an_event_of_a_clock_far_ahead_is_quarantined_with_the_limit(worlds):
+    world = worlds(replace(world_contract(), skew_minutes=60))
+    noon = datetime(2013, 1, 1, 12, tzinfo=UTC)
+    ahead = {minutes: (noon + timedelta(minutes=minutes)).isoformat() for minutes in (59, 61)}
+    world.deliver("a", [world.event(number, event_time=time) for number, time in enumerate(ahead.values(), 1)])
+    world.ingest(clock=lambda: noon)
+    assert [row["sequence"] for row in world.rows("solo")] == [1]
+    (refused,) = world.rows("solo", "quarantine")
+    assert (refused["reason"], refused["sequence"]) == ("clock_skew", 2)
+    assert refused["message"] == (
+        "event_time: got 2013-01-01T13:01:00+00:00, allowed is at most 60 minutes from 2013-01-01T12:00:00Z, "
+        "when it was ingested"
+    )
