@@ -21,7 +21,17 @@ from lake.errors import DeclarationError, known_values
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Contract", "Field", "FieldType", "ListOf", "PartitionField", "Primitive", "StructOf", "read_contract"]
+__all__ = [
+    "Contract",
+    "Field",
+    "FieldType",
+    "ListOf",
+    "PartitionField",
+    "Primitive",
+    "StructOf",
+    "only_object",
+    "read_contract",
+]
 
 PrimitiveName = Literal[
     "boolean", "int", "long", "float", "double", "decimal", "date", "timestamp", "timestamptz", "string", "binary"
@@ -157,6 +167,24 @@ def read_contract(path: Path, dataset: str) -> Contract:
         raise DeclarationError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
     _refuse_unknown_keys(raw, document.model_dump(by_alias=True, exclude_unset=True), where, "")
     return _contract(document, dataset, where)
+
+
+def only_object(path: Path) -> str:
+    """Name of the one object that a contract describes.
+
+    Raises:
+        DeclarationError: the file is missing, is no YAML, or describes several objects.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [str(one["name"]) for one in raw["schema"]]
+    except FileNotFoundError:
+        raise DeclarationError(f"{path}: no such contract file") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DeclarationError(f"{path}: no contract: {error!r}") from None
+    if len(names) != 1:
+        raise DeclarationError(f"{path}: schema: it describes {', '.join(names)}; name one with --dataset")
+    return names[0]
 
 
 def _refuse_unknown_keys(raw: Any, kept: Any, where: str, path: str) -> None:

@@ -14,15 +14,12 @@ from botocore.exceptions import ClientError
 
 from lake.errors import FindingError
 from lake.names import POOL
-from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, glue_catalog, load_table
+from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, evolve_table, glue_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyiceberg.catalog.glue import GlueCatalog
-
     from lake.clients import Cloud
-    from lake.contract import Field
     from lake.declaration import Lake
 
 __all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage"]
@@ -282,23 +279,11 @@ def _tables(lake: Lake, cloud: Cloud) -> Iterator[Change]:
                 partition=contract.partition,
                 sort=contract.sort,
             )
-            if not made:
-                _check_columns(catalog, (database, dataset.name), columns(contract))
-            yield Change.made("table", f"{database}.{dataset.name}", created=made)
+            grown = () if made else evolve_table(catalog, (database, dataset.name), columns(contract))
+            yield Change.made("table", f"{database}.{dataset.name}", created=made, updated=bool(grown))
         location = lake.names.table_location(bucket, QUARANTINE)
         made = ensure_table(catalog, (database, QUARANTINE), QUARANTINE_COLUMNS, location, target_mib=target)
         yield Change.made("table", f"{database}.{QUARANTINE}", created=made)
-
-
-def _check_columns(catalog: GlueCatalog, identifier: tuple[str, str], declared: tuple[Field, ...]) -> None:
-    table = load_table(catalog, identifier)
-    there = {one.name for one in table.schema().fields} if table else set()
-    lacking = [one.name for one in declared if one.name not in there]
-    if lacking:
-        raise FindingError(
-            f"table {'.'.join(identifier)}: the contract has columns that the table lacks: {', '.join(lacking)}; "
-            f"take them out of the contract of {identifier[1]!r}, or give the dataset a new name"
-        )
 
 
 def _manifest(cloud: Cloud, table: str) -> Change:

@@ -70,6 +70,7 @@ def apply(context: typer.Context) -> None:
 
 app.command(rich_help_panel="The lake")(lake.validate)
 app.command(rich_help_panel="The lake")(lake.audit)
+app.add_typer(lake.contract, name="contract", rich_help_panel="The lake")
 app.command(rich_help_panel="Data")(producers.send)
 app.command(rich_help_panel="Data")(spark_jobs.run)
 app.command(rich_help_panel="Data")(athena.query)

@@ -24,7 +24,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 from lake.arrivals import Arrivals, relist
 from lake.errors import CommitConflictError, FindingError
 from lake.manifest import Arrival, BatchId, BatchReceipt, Counts, Lane, Manifest
-from lake.tables import QUARANTINE, glue_catalog
+from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
 from spark_jobs.commit import History, commit
 from spark_jobs.dedup import id_spans
 from spark_jobs.failures import spoken
@@ -222,6 +222,7 @@ class _Ingest:
     def run(self) -> _Outcome:
         """Finish what was begun, then take what is new."""
         outcome = _Outcome([], [])
+        self._evolve()
         # the table whose history numbers the batches
         target = self._stream.dataset.name if self.series.lane is Lane.EVENTS else QUARANTINE
         last = self._history(target).last_number(self.series.batch(0).series)
@@ -235,6 +236,15 @@ class _Ingest:
             self.say(str(error))
             return _Outcome(outcome.batches, outcome.rebuilt, self.series.batch(0).series)
         return outcome
+
+    def _evolve(self) -> None:
+        """Give the table what the contract has grown, whoever was first to hear of it."""
+        dataset = self._stream.dataset
+        if self.series.lane is Lane.EVENTS:
+            for grown in evolve_table(self.catalog, (self._database, dataset.name), columns(dataset.contract)):
+                self.say(
+                    f"table {self._database}.{dataset.name}: column {grown}, as contract {dataset.contract.version}"
+                )
 
     def _without_receipt(self, target: str, last: int) -> list[int]:
         """Numbers of the batches that the table holds and the manifest doesn't know.

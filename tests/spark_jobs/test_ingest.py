@@ -508,3 +508,24 @@ def test_an_event_of_a_clock_far_ahead_is_quarantined_with_the_limit(worlds):
         "event_time: got 2013-01-01T13:01:00+00:00, allowed is at most 60 minutes from 2013-01-01T12:00:00Z, "
         "when it was ingested"
     )
+
+
+def test_a_contract_that_grew_evolves_the_table_and_old_producers_go_on_beside_new_ones(world):
+    world.deliver("a", [world.event(1)])
+    world.ingest()
+    (dataset,) = world.lake.datasets
+    wider = tuple(
+        replace(one, type=Primitive("long")) if one.name == "seconds" else one for one in dataset.contract.fields
+    )
+    grown = replace(dataset.contract, version="1.3.0", fields=(*wider, Field("gate", Primitive("string"))))
+    world.lake = replace(world.lake, datasets=(replace(dataset, contract=grown),))
+    new = world.event(2, schema_version="1.3.0", payload={"page": "/", "seconds": 2**40, "gate": "B7"})
+    world.deliver("b", [new, world.event(3)])
+    said = []
+    world.ingest(say=said.append)
+    assert [(row["seconds"], row["gate"]) for row in world.rows("solo")] == [(1, None), (2**40, "B7"), (3, None)]
+    assert [line.split("column ")[1] for line in said if "column" in line] == [
+        "seconds widened to long, as contract 1.3.0 says",
+        "gate added, as contract 1.3.0 says",
+    ]
+    assert world.rows("solo", "quarantine") == []
