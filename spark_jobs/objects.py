@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lake.clients import Cloud
-from lake.errors import TerminalError
+from lake.clients import Cloud, is_passing
+from lake.errors import TerminalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,8 +125,9 @@ def _fetch(s3: S3Client, uri: str) -> ObjectLines:
         body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     except s3.exceptions.NoSuchKey:
         return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
-    except (ClientError, BotoCoreError) as error:
-        raise TerminalError(f"object {uri}: it can't be read: {error}") from error
+    except (ClientError, BotoCoreError, OSError) as error:
+        kind = TransientError if is_passing(error) else TerminalError
+        raise kind(f"object {uri}: it can't be read: {error}") from error
     if body[:2] != _GZIP:
         fake = bool(body) and key.endswith(".gz")
         return ObjectLines(uri, body, "the object's name ends with .gz, and it isn't gzip" if fake else None)
