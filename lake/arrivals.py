@@ -17,10 +17,12 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+from botocore.exceptions import ClientError
+
 from lake.errors import FindingError
 from lake.manifest import NO_TENANT, Arrival, Lane
 from lake.names import Names
-from lake.provision import error_code
+from lake.provision import error_code, queue_is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,7 +95,9 @@ class Arrivals:
         sqs = self.cloud.sqs
         try:
             url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        except sqs.exceptions.QueueDoesNotExist:
+        except ClientError as error:
+            if not queue_is_missing(error):
+                raise
             raise FindingError(f"queue {name}: there is none; `lakehose apply` makes it") from None
         streams = [one for one in self.lake.streams() if one.owner == owner]
         with ThreadPoolExecutor(_RECEIVERS) as pool:
@@ -203,7 +207,7 @@ def _listed(s3: S3Client, stream: Stream, prefix: str, pages: int | None) -> Ite
         for page in islice(answers, pages):
             found = (_arrival(stream, one["Key"], one["Size"]) for one in page.get("Contents", []))
             yield [one for one in found if one is not None]
-    except s3.exceptions.ClientError as error:
+    except ClientError as error:
         if error_code(error) == "NoSuchBucket":
             raise FindingError(f"bucket {stream.bucket}: there is none; `lakehose apply` makes it") from None
         raise

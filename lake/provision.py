@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lake.clients import Cloud
     from lake.declaration import Lake
 
-__all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage"]
+__all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage", "queue_is_missing"]
 
 
 _RETENTION_SECONDS = 14 * 86_400  # the longest that SQS keeps a message
@@ -55,6 +55,11 @@ class Change:
 def error_code(error: ClientError) -> str:
     """AWS's code of a failed call, as in `NoSuchBucket`."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def queue_is_missing(error: ClientError) -> bool:
+    """Whether a call failed because there is no such queue; SQS has two names for it."""
+    return error_code(error) in {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
 
 
 def key_arn(lake: Lake, cloud: Cloud, owner: str) -> str | None:
@@ -178,7 +183,9 @@ def _queue(cloud: Cloud, name: str, attributes: dict[str, str]) -> tuple[str, bo
     created = False
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    except sqs.exceptions.QueueDoesNotExist:
+    except ClientError as error:
+        if not queue_is_missing(error):
+            raise
         kept = {"MessageRetentionPeriod": str(_RETENTION_SECONDS), "SqsManagedSseEnabled": "true"}
         url = sqs.create_queue(QueueName=name, Attributes={**kept, **attributes})["QueueUrl"]  # type: ignore[dict-item]
         created = True
