@@ -53,6 +53,8 @@ class TableCheck:
     table: str
     rows: int
     by_batches: int
+    """Without those that erasures took out."""
+    erased: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
         seen=seen,
         landed=landed,
         buffered=_buffered(cloud, streams),
-        tables=tuple(_table_checks(lake, cloud, dataset, wrote)),
+        tables=tuple(_table_checks(lake, cloud, dataset, wrote, _erased(lake, manifest, dataset))),
     )
 
 
@@ -261,7 +263,14 @@ def _buffered(cloud: Cloud, streams: Iterable[Stream]) -> dict[tuple[str, ...], 
     return {one.tenants: int(told[one.name]["pendingRecords"]) for one in streams if one.name in told}
 
 
-def _table_checks(lake: Lake, cloud: Cloud, dataset: str, wrote: Mapping[str, int]) -> Iterator[TableCheck]:
+def _erased(lake: Lake, manifest: Manifest, dataset: str) -> dict[str, int]:
+    """Rows that erasures took out, by table: each table is one owner's."""
+    return {table: rows for owner in lake.owners() for table, rows in manifest.erased_rows(owner, dataset).items()}
+
+
+def _table_checks(
+    lake: Lake, cloud: Cloud, dataset: str, wrote: Mapping[str, int], erased: Mapping[str, int]
+) -> Iterator[TableCheck]:
     catalog = glue_catalog(cloud)
     # the quarantine table is shared by an owner's datasets: it is only compared where this is its one dataset
     tables = (dataset, QUARANTINE) if len(lake.datasets) == 1 else (dataset,)
@@ -274,4 +283,6 @@ def _table_checks(lake: Lake, cloud: Cloud, dataset: str, wrote: Mapping[str, in
             snapshot = table.current_snapshot()
             summary = snapshot.summary if snapshot else None
             rows = int(summary["total-records"] or 0) if summary else 0
-            yield TableCheck(".".join(identifier), rows, wrote.get(".".join(identifier), 0))
+            whole = ".".join(identifier)
+            gone = erased.get(whole, 0)
+            yield TableCheck(whole, rows, wrote.get(whole, 0) - gone, gone)

@@ -14,15 +14,26 @@ import yaml
 
 from lake.contract import Contract, read_contract
 from lake.errors import DeclarationError, known_values
-from lake.jobs import COMPACT, INGEST, Job
+from lake.jobs import COMPACT, INGEST, MAINTAIN, Job
 from lake.kubernetes import Kubernetes, TierLimits
 from lake.names import POOL, Names
-from lake.shape import COMPACT_TARGET_MIB, INGEST_MIB, INGEST_OBJECTS, LakeShape, checked_shape
+from lake.shape import (
+    COMPACT_MAX_MIB,
+    COMPACT_TARGET_MIB,
+    INGEST_MIB,
+    INGEST_OBJECTS,
+    ORPHAN_HOURS,
+    SNAPSHOT_HOURS,
+    SNAPSHOTS_LEAST,
+    SNAPSHOTS_MOST,
+    LakeShape,
+    checked_shape,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Buffering", "Dataset", "Jobs", "Lake", "Stream", "Tenant", "Tier", "Workspace", "read_lake"]
+__all__ = ["Buffering", "Dataset", "Jobs", "Lake", "Stream", "Tenant", "Tier", "Upkeep", "Workspace", "read_lake"]
 
 
 class Tier(StrEnum):
@@ -63,6 +74,20 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Upkeep:
+    """What maintenance keeps of a table's past."""
+
+    snapshot_hours: int = SNAPSHOT_HOURS
+    """Snapshots younger than this are kept, for queries of the past and those under way."""
+    snapshots_least: int = SNAPSHOTS_LEAST
+    """Snapshots of the history that are kept whatever their age."""
+    snapshots_most: int = SNAPSHOTS_MOST
+    """Above so many the oldest go although they are young: each commit writes the list of all snapshots."""
+    orphan_hours: int = ORPHAN_HOURS
+    """Files that no snapshot knows are left alone until they are so old: a commit under way may need them."""
+
+
+@dataclass(frozen=True)
 class Jobs:
     """The jobs, and sizes of their work."""
 
@@ -72,8 +97,11 @@ class Jobs:
     """Most MiB (as stored) one ingest commit takes."""
     compact_target_mib: int = COMPACT_TARGET_MIB
     """Size compaction aims a data file at."""
-    pipeline: tuple[Job, ...] = (INGEST, COMPACT)
+    pipeline: tuple[Job, ...] = (INGEST, COMPACT, MAINTAIN)
     """Every job, in the order of a run."""
+    compact_max_mib: int = COMPACT_MAX_MIB
+    """Most MiB (as stored) one run of compaction rewrites."""
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
 
 @dataclass(frozen=True)
@@ -281,6 +309,13 @@ def read_lake(path: Path) -> Lake:
             model.jobs.ingest.max_mib,
             model.jobs.compact.target_mib,
             model.jobs.pipeline(),
+            model.jobs.compact.max_mib,
+            Upkeep(
+                model.jobs.maintain.snapshot_hours,
+                model.jobs.maintain.snapshots_least,
+                model.jobs.maintain.snapshots_most,
+                model.jobs.maintain.orphan_hours,
+            ),
         ),
         kubernetes=model.kubernetes.settings(),
     )

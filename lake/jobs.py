@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["COMPACT", "INGEST", "Executors", "Job", "PodSize", "Schedule"]
+__all__ = ["COMPACT", "INGEST", "MAINTAIN", "Executors", "Job", "PodSize", "Schedule"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,4 @@ class Job:
 
 INGEST = Job("ingest", schedule=Schedule("*/5 * * * *"))
 COMPACT = Job("compact", after=("ingest",), schedule=Schedule("17 * * * *"))
+MAINTAIN = Job("maintain", after=("compact",), schedule=Schedule("41 3 * * *"))

@@ -8,7 +8,10 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `seen#LANE#TENANT#NUMBER#PART`: which sequence numbers of which producers the batch held;
 - `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
 - `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
-- `OWNER#DATASET`, `net`: where the listing for lost events goes on.
+- `OWNER#DATASET`, `net`: where the listing for lost events goes on;
+- `OWNER#DATASET`, `erasure#ID#TABLE`: rows that an erasure took out of one of the owner's tables;
+- `TENANT#DATASET`, `erased#TIME#DIGEST`: an event that was erased and must not come back;
+- `OWNER#DATASET`, `replayed#DIGEST`: a quarantined record that was sent round again.
 
 The leading key starts with the tenant (or the pool), so a role can be held to its own items.
 """
@@ -350,6 +353,64 @@ class Manifest:
                 key = (one["tenant"]["S"], one["producer"]["S"])
                 spans.setdefault(key, []).extend(Ranges.parse(one["sequences"]["S"]).spans)
         return {key: Ranges.of(found) for key, found in spans.items()}
+
+    def erased(self, owner: str, dataset: str, erasure_id: str, table: str, rows: int) -> None:
+        """Note how many rows an erasure took out of one of an owner's tables (`database.table`), all in all."""
+        item = {
+            "pk": {"S": f"{owner}#{dataset}"},
+            "sk": {"S": f"erasure#{erasure_id}#{table}"},
+            "table": {"S": table},
+            "rows": {"N": str(rows)},
+        }
+        self._dynamodb.put_item(TableName=self._table, Item=item)
+
+    def erased_rows(self, owner: str, dataset: str) -> dict[str, int]:
+        """Rows that erasures took out of an owner's tables, by table (`database.table`)."""
+        found: dict[str, int] = {}
+        for item in self._query(f"{owner}#{dataset}", "erasure#"):
+            found[item["table"]["S"]] = found.get(item["table"]["S"], 0) + int(item["rows"]["N"])
+        return found
+
+    def bury(self, tenant: str, dataset: str, stones: Iterable[tuple[str, str]]) -> None:
+        """Note erased events by time and digest, as `lake.erasure.tombstone` makes them."""
+        pk = {"S": f"{tenant}#{dataset}"}
+        self._write([{"PutRequest": {"Item": {"pk": pk, "sk": {"S": f"erased#{one}#{two}"}}}} for one, two in stones])
+
+    def has_buried(self, tenant: str, dataset: str) -> bool:
+        """Whether any event of a tenant's dataset was ever erased; one request."""
+        answer = self._dynamodb.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={":pk": {"S": f"{tenant}#{dataset}"}, ":sk": {"S": "erased#"}},
+            Limit=1,
+            ConsistentRead=True,
+        )
+        return bool(answer["Items"])
+
+    def buried(self, tenant: str, dataset: str, first: str, last: str) -> set[str]:
+        """Digests of erased events of one time and another and what lies between, both as tombstones have it."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{tenant}#{dataset}"},
+                ":first": {"S": f"erased#{first}#"},
+                ":last": {"S": f"erased#{last}$"},  # the next sign after #
+            },
+            ConsistentRead=True,
+        )
+        return {item["sk"]["S"].rpartition("#")[2] for page in pages for item in page["Items"]}
+
+    def note_replayed(self, owner: str, dataset: str, digests: Iterable[str]) -> None:
+        """Note quarantined records as sent round again."""
+        pk = {"S": f"{owner}#{dataset}"}
+        self._write([{"PutRequest": {"Item": {"pk": pk, "sk": {"S": f"replayed#{one}"}}}} for one in digests])
+
+    def replayed(self, owner: str, dataset: str, digests: Iterable[str]) -> set[str]:
+        """Of these records the ones that were sent round again."""
+        pk = f"{owner}#{dataset}"
+        there = self._existing({(pk, f"replayed#{one}") for one in digests})
+        return {sk.partition("#")[2] for _, sk in there}
 
     def _query(self, pk: str, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("query").paginate(

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lake.errors import DeclarationError, known_values
-from lake.jobs import COMPACT, INGEST, Executors, Job, PodSize, Schedule
+from lake.jobs import COMPACT, INGEST, MAINTAIN, Executors, Job, PodSize, Schedule
 from lake.kubernetes import Kubernetes, TierLimits
 
 __all__ = ["LakeShape", "checked_shape"]
 
-INGEST_OBJECTS, INGEST_MIB, COMPACT_TARGET_MIB = 500, 512, 128
+INGEST_OBJECTS, INGEST_MIB, COMPACT_TARGET_MIB, COMPACT_MAX_MIB = 500, 512, 128, 16_384
+SNAPSHOT_HOURS, SNAPSHOTS_LEAST, SNAPSHOTS_MOST, ORPHAN_HOURS = 72, 10, 1000, 72
 
 
 class _Strict(BaseModel):
@@ -105,15 +106,33 @@ class _Ingest(_Job):
 
 class _Compact(_Job):
     target_mib: Annotated[int, Field(ge=1, le=2048)] = COMPACT_TARGET_MIB
+    max_mib: Annotated[int, Field(ge=1, le=100_000_000)] = COMPACT_MAX_MIB
+
+
+class _Maintain(_Job):
+    snapshot_hours: Annotated[int, Field(ge=1, le=87_600)] = SNAPSHOT_HOURS
+    snapshots_least: Annotated[int, Field(ge=1, le=100_000)] = SNAPSHOTS_LEAST
+    snapshots_most: Annotated[int, Field(ge=10, le=100_000)] = SNAPSHOTS_MOST
+    # Iceberg's own guard: a younger file may belong to a commit that is under way
+    orphan_hours: Annotated[int, Field(ge=24, le=87_600)] = ORPHAN_HOURS
+
+    @model_validator(mode="after")
+    def _snapshots_in_order(self) -> _Maintain:
+        if self.snapshots_least > self.snapshots_most:
+            raise ValueError(
+                f"snapshots_least ({self.snapshots_least}) is more than snapshots_most ({self.snapshots_most})"
+            )
+        return self
 
 
 class _Jobs(_Strict):
     ingest: _Ingest = _Ingest()
     compact: _Compact = _Compact()
+    maintain: _Maintain = _Maintain()
 
     def pipeline(self) -> tuple[Job, ...]:
         """Every job, in the order of a run."""
-        return (self.ingest.over(INGEST), self.compact.over(COMPACT))
+        return (self.ingest.over(INGEST), self.compact.over(COMPACT), self.maintain.over(MAINTAIN))
 
 
 class _TierLimits(_Strict):

@@ -19,19 +19,21 @@ from lake.context import CommandContext  # noqa: TC001 - typer reads annotations
 from lake.declaration import read_lake
 from lake.errors import LakehoseError, TerminalError, known_values
 from lake.manifest import Counts
+from spark_jobs.compact_look import plan
+from spark_jobs.table_commands import print_compaction, print_plan, print_upkeep
 
 if TYPE_CHECKING:
     from lake.declaration import Lake
-    from spark_jobs.compact import CompactReport
     from spark_jobs.ingest import IngestReport
 
 __all__ = ["JOBS", "Scope", "run", "run_job"]
 
-JOBS = ("ingest", "compact")
+JOBS = ("ingest", "compact", "maintain")
 """Jobs by name, in the order they are usually run."""
 
 _EVERY_HELP = "Ingest only: go on without an end, with a round every so many seconds, until SIGTERM."
 _RELIST_HELP = "Ingest only: list all objects first, for a lake whose queues came later, or a lost manifest."
+_DRY_HELP = "Compact and maintain only: tell what would be done, and do nothing."
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
 
@@ -80,13 +82,15 @@ def run(  # noqa: PLR0917 - typer's options
     owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
     relist: Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)] = False,
     every: Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=_DRY_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a Spark job on this machine: the same code that a cluster runs."""
     given: CommandContext = context.obj
     _check_name(job)
     lake = given.lake()
-    _perform(job, lake, given.cloud(), Scope.of(lake, dataset, tenant, owner), _Mode(every, relist), as_json=as_json)
+    mode = _Mode(every, relist, dry_run)
+    _perform(job, lake, given.cloud(), Scope.of(lake, dataset, tenant, owner), mode, as_json=as_json)
 
 
 def run_job(job: str, arguments: list[str]) -> int:
@@ -99,13 +103,14 @@ def run_job(job: str, arguments: list[str]) -> int:
     parser.add_argument("--owner", help=_OWNER_HELP)
     parser.add_argument("--every", type=float, metavar="SECONDS", help=_EVERY_HELP)
     parser.add_argument("--relist", action="store_true", help=_RELIST_HELP)
+    parser.add_argument("--dry-run", action="store_true", help=_DRY_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:
         lake = read_lake(given.lake)
         cloud = Cloud.from_environment(lake.region, given.endpoint)
         scope = Scope.of(lake, given.dataset, given.tenant, given.owner)
-        _perform(job, lake, cloud, scope, _Mode(given.every, given.relist), as_json=given.json)
+        _perform(job, lake, cloud, scope, _Mode(given.every, given.relist, given.dry_run), as_json=given.json)
     except LakehoseError as error:
         _say(f"{job}: {error}")
         return error.exit_code
@@ -122,11 +127,14 @@ def _check_name(job: str) -> None:
 
 def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
-    from spark_jobs import compact, ingest  # noqa: PLC0415
+    mode.check(job)
+    if job == "compact" and mode.dry:
+        print_plan(plan(lake, cloud, datasets=scope.datasets, owners=scope.owners), as_json=as_json)
+        return
+    from spark_jobs import compact, ingest, maintain  # noqa: PLC0415
     from spark_jobs.continuous import run_rounds, stop_on_signals  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415
 
-    mode.check(job)
     _say(f"{job}: starting Spark")
     with running_session(cloud, f"lakehose-{job}") as spark:
         if job == "ingest":
@@ -141,18 +149,24 @@ def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, a
                 return
             with stop_on_signals() as stop:
                 run_rounds(once, mode.every, stop, say=_say, report=lambda one: _print_round(one, as_json=as_json))
+        elif job == "maintain":
+            done = maintain.run(
+                spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, dry=mode.dry, say=_say
+            )
+            print_upkeep(done, as_json=as_json)
         else:
             compacted = compact.run(spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
-            _print_compact(compacted, as_json=as_json)
+            print_compaction(compacted, as_json=as_json)
 
 
 @dataclass(frozen=True)
 class _Mode:
-    """How ingest is run."""
+    """How a job is run."""
 
     every: float | None = None
     """Seconds from round to round; None is one round."""
     relist: bool = False
+    dry: bool = False
 
     def check(self, job: str) -> None:
         """Refuse what the job doesn't know.
@@ -162,6 +176,8 @@ class _Mode:
         """
         if job != "ingest" and (self.every is not None or self.relist):
             raise TerminalError(f"--every and --relist: got job {job!r}, allowed is ingest")
+        if job == "ingest" and self.dry:
+            raise TerminalError(f"--dry-run: got job {job!r}, allowed are compact and maintain")
         if self.every is not None and (self.relist or self.every < 1):
             raise TerminalError("--every: allowed is a number of seconds from 1, without --relist")
 
@@ -212,23 +228,3 @@ def _print_round(report: IngestReport, *, as_json: bool) -> None:
         told = f"{total.records:,} records, {total.ingested:,} ingested, {total.duplicates:,} duplicates"
         refused = total.quarantined + total.refused
         print(f"round: {len(report.batches)} batches, {told}, {refused:,} refused; {report.seconds:.1f} s", flush=True)
-
-
-def _print_compact(report: CompactReport, *, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps(
-                {"tables": [asdict(one) for one in report.tables], "seconds": round(report.seconds, 1)}, indent=2
-            )
-        )
-        return
-    table = Table("table", title="compaction", title_justify="left", box=None)
-    for name in ("rows", "files before", "after", "MiB before", "after"):
-        table.add_column(name, justify="right")
-    for one in report.tables:
-        sizes = (f"{size / 2**20:.1f}" for size in (one.bytes_before, one.bytes_after))
-        table.add_row(one.table, f"{one.rows:,}", f"{one.files_before:,}", f"{one.files_after:,}", *sizes)
-    if report.tables:
-        Console(highlight=False).print(table)
-    rewritten = sum(one.rewritten for one in report.tables)
-    print(f"compact: {rewritten} tables rewritten in {report.seconds:.1f} s" if rewritten else "compact: nothing to do")

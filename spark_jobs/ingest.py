@@ -33,6 +33,7 @@ from spark_jobs.objects import StoredObject
 from spark_jobs.plan import Plan, carve, planned_series, read_plan, write_plan
 from spark_jobs.session import CATALOG, side_by_side
 from spark_jobs.tally import tally
+from spark_jobs.tombstones import living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -106,6 +107,7 @@ def run(
     say: Callable[[str], None] = _silent,
     after: Callable[[str], None] = _silent,
     listed: bool = False,
+    series: Sequence[Series] | None = None,
 ) -> IngestReport:
     """Ingest everything that is new.
 
@@ -120,6 +122,7 @@ def run(
         say: takes a line about each batch.
         after: called with `plan`, `quarantine`, `data`, `receipt` after each step of a batch; tests stop it there.
         listed: list all objects first, for a lake whose queues came later than its objects; the cost grows with it.
+        series: just these, whether or not they have new objects; nobody is asked for new ones.
 
     Raises:
         DeclarationError: a dataset or tenant isn't declared.
@@ -128,11 +131,12 @@ def run(
     """
     started = time.monotonic()
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
-    streams = _streams(lake, datasets, tenants)
-    if listed:
-        relist(cloud, manifest, streams)
-    Arrivals(lake, cloud, manifest, say).collect(streams, clock())
-    series = series_of(lake, manifest, datasets, tenants, planned_in=cloud.s3 if listed else None)
+    if series is None:
+        streams = _streams(lake, datasets, tenants)
+        if listed:
+            relist(cloud, manifest, streams)
+        Arrivals(lake, cloud, manifest, say).collect(streams, clock())
+        series = series_of(lake, manifest, datasets, tenants, planned_in=cloud.s3 if listed else None)
 
     def ingest(session: SparkSession, one: Series) -> _Outcome:
         # a session of its own, as the id of the batch being written is a setting of the session
@@ -359,7 +363,8 @@ class _Ingest:
             batch=str(plan.batch),
             moment_ms=plan.planned_at_ms,
         ).coalesce(1 + refused // _QUARANTINE_ROWS)
-        done = commit(self.spark, self._history(QUARANTINE), plan.batch, rows, distribution="none")
+        mine = F.col("_batch") == str(plan.batch)
+        done = commit(self.spark, self._history(QUARANTINE), plan.batch, rows, distribution="none", among=mine)
         if done.rows != refused:
             raise FindingError(
                 f"batch {plan.batch}: {refused} records are refused, and {self._database}.{QUARANTINE} took {done.rows}"
@@ -369,10 +374,14 @@ class _Ingest:
     def _commit_rows(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed:
         history = self._history(self._stream.dataset.name)
         table = None if history.is_empty else f"{CATALOG}.{history.name}"
-        spans = id_spans(records, counted.event_ids, self._stream.dataset.contract.dedup_days, plan.planned_at_ms)
-        rows = _fresh(records, table, spans)
+        days = self._stream.dataset.contract.dedup_days if plan.dedup_days is None else plan.dedup_days
+        spans = id_spans(records, counted.event_ids, days, plan.planned_at_ms)
+        # an event that was erased doesn't come back: it counts as the duplicate that it is
+        tenant, dataset = self.series.tenant, self._stream.dataset.name
+        rows = living(_fresh(records, table, spans), self.manifest, tenant, dataset, counted.event_ids)
         rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
-        return commit(self.spark, history, plan.batch, rows, distribution="hash")
+        mine = (F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects])
+        return commit(self.spark, history, plan.batch, rows, distribution="hash", among=mine)
 
     def _receipt(self, plan: Plan, counted: Tally, committed: Committed) -> BatchReceipt:
         counts = {tenant: self._counts(tenant, counted, committed) for tenant in sorted({*counted.good, *counted.bad})}

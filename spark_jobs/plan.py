@@ -38,6 +38,8 @@ class Plan:
     schema_version: str
     """Version of the contract it was planned under."""
     planned_at_ms: int
+    dedup_days: int | None = None
+    """Days in which duplicates are looked for; None: as many as the contract says. A backfill looks in all of them."""
 
 
 def _place(bucket: str, batch: BatchId) -> tuple[str, str]:
@@ -67,6 +69,7 @@ def write_plan(s3: S3Client, bucket: str, plan: Plan) -> None:
         "schema_version": plan.schema_version,
         "planned_at_ms": plan.planned_at_ms,
         "objects": [{"uri": one.uri, "size": one.size} for one in plan.objects],
+        **({} if plan.dedup_days is None else {"dedup_days": plan.dedup_days}),
     }
     place, key = _place(bucket, plan.batch)
     try:
@@ -97,7 +100,9 @@ def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
     try:
         raw = json.loads(body)
         objects = tuple(StoredObject(str(one["uri"]), int(one["size"])) for one in raw["objects"])
-        plan = Plan(batch, objects, str(raw["schema_version"]), int(raw["planned_at_ms"]))
+        days = raw.get("dedup_days")
+        version, moment = str(raw["schema_version"]), int(raw["planned_at_ms"])
+        plan = Plan(batch, objects, version, moment, None if days is None else int(days))
     except (ValueError, KeyError, TypeError) as error:
         raise TerminalError(f"plan s3://{place}/{key}: it can't be read: {error!r}") from None
     if raw["batch"] != str(batch):

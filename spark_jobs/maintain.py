@@ -1,0 +1,261 @@
+"""Owns the maintain job: old snapshots, deletes, manifests and stray files of every table, once a day.
+
+`python -m spark_jobs.maintain --lake lake.yaml`; `run` is the same for a session that is up already. Each step of a
+table is worth its while or left out, and stands by itself: a run that is stopped has done what it has done. Sources:
+https://iceberg.apache.org/docs/1.12.0/maintenance/ and its Spark procedures.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pyiceberg.manifest import ManifestContent
+
+from lake.tables import glue_catalog
+from spark_jobs.compact_look import load_target, now, tables_of
+from spark_jobs.compact_rewrite import iceberg_table
+from spark_jobs.failures import spoken
+from spark_jobs.history import summed
+from spark_jobs.orphans import delete_orphans, find_orphans
+from spark_jobs.session import CATALOG, literal, side_by_side
+from spark_jobs.snapshots import expirable, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+
+    from pyiceberg.table import Table
+    from pyspark.sql import SparkSession
+
+    from lake.clients import Cloud
+    from lake.declaration import Lake, Upkeep
+    from spark_jobs.compact_look import TargetTable
+    from spark_jobs.orphans import Orphan
+    from spark_jobs.snapshots import Expiry
+
+__all__ = ["MaintainReport", "TableUpkeep", "run"]
+
+_MANIFEST_BYTES = 8 * 2**20
+"""Iceberg's own target, `commit.manifest.target-size-bytes`."""
+_MANIFESTS_WORTH = 10  # more than there need be
+_IDS = 500  # snapshots of one call
+_SHOWN = 5  # orphans that are said by name
+
+
+@dataclass(frozen=True)
+class TableUpkeep:
+    """What maintenance did to one table, or would do."""
+
+    table: str
+    """`database.table`."""
+    snapshots: int
+    """Before."""
+    expired: int
+    waiting: int
+    """Staged batches that aren't published yet, whose snapshots stay."""
+    files_deleted: int
+    """Data, delete and metadata files that only expired snapshots knew; not told beforehand."""
+    delete_files: int
+    """Files of row-level deletes, before."""
+    delete_files_removed: int
+    """Net: rewritten into fewer, or with nothing left to delete; not told beforehand."""
+    manifests: int
+    """Before."""
+    manifests_after: int
+    """The same number where it wasn't worth it."""
+    orphans: int
+    orphan_bytes: int
+    dry: bool = False
+    """Whether this only tells what would be done."""
+
+
+@dataclass(frozen=True)
+class MaintainReport:
+    """What a run did."""
+
+    tables: tuple[TableUpkeep, ...]
+    seconds: float
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def run(
+    spark: SparkSession,
+    lake: Lake,
+    cloud: Cloud,
+    *,
+    datasets: Collection[str] | None = None,
+    owners: Collection[str] | None = None,
+    dry: bool = False,
+    clock: Callable[[], datetime] = now,
+    say: Callable[[str], None] = _silent,
+    after: Callable[[str], None] = _silent,
+) -> MaintainReport:
+    """Maintain every table.
+
+    Args:
+        spark: a session of `create_session`.
+        lake: the declaration; `jobs.upkeep` says what is kept.
+        cloud: where the lake is.
+        datasets: only these tables; quarantine tables too without it.
+        owners: only the tables of these tenants, or of `pooled`: the quarantine that pooled tenants share.
+        dry: tell what would be done, and do nothing.
+        clock: tells how old snapshots and files are.
+        say: takes a line about each table, and names of orphan files before they go.
+        after: called with `remember`, `expire`, `deletes`, `manifests`, `orphans` after each step of a table; tests
+            stop it there.
+
+    Raises:
+        DeclarationError: a dataset or owner isn't declared.
+        FindingError: a table is missing, or lies elsewhere than its own prefix.
+    """
+    started = time.monotonic()
+
+    def maintain(session: SparkSession, target: TargetTable) -> TableUpkeep:
+        with spoken(f"maintenance of {target.name}"):
+            return _Maintenance(session, lake, cloud, target, dry, clock(), say, after).run()
+
+    done = side_by_side(spark, tables_of(lake, datasets, owners), maintain, say)
+    return MaintainReport(tuple(done), time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class _Maintenance:
+    """The maintenance of one table."""
+
+    spark: SparkSession
+    lake: Lake
+    cloud: Cloud
+    target: TargetTable
+    dry: bool
+    now: datetime
+    say: Callable[[str], None]
+    after: Callable[[str], None]
+
+    @property
+    def _upkeep(self) -> Upkeep:
+        return self.lake.jobs.upkeep
+
+    def run(self) -> TableUpkeep:
+        table = self._load()
+        expiry = expirable(table, self._upkeep, self.now)
+        files = 0 if self.dry else self._expire(expiry)
+        snapshot = table.current_snapshot()
+        deletes = summed(snapshot, "delete-files") if snapshot else 0
+        removed = 0 if self.dry else self._tidy_deletes(deletes)
+        manifests = _manifests(table)
+        fewer = manifests if self.dry else self._rewrite_manifests(self._load())
+        orphans = self._orphans(self._load())
+        found = TableUpkeep(
+            table=self.target.name,
+            snapshots=len(table.metadata.snapshots),
+            expired=len(expiry.ids),
+            waiting=expiry.waiting,
+            files_deleted=files,
+            delete_files=deletes,
+            delete_files_removed=removed,
+            manifests=manifests,
+            manifests_after=fewer,
+            orphans=len(orphans),
+            orphan_bytes=sum(one.size for one in orphans),
+            dry=self.dry,
+        )
+        self.say(_told(found))
+        return found
+
+    def _load(self) -> Table:
+        return load_target(self.target, self.cloud)
+
+    def _call(self, procedure: str, arguments: str) -> dict[str, Any]:
+        named = f"table => {literal(f'{CATALOG}.{self.target.name}')}{arguments}"
+        return self.spark.sql(f"CALL {CATALOG}.system.{procedure}({named})").collect()[0].asDict()
+
+    def _expire(self, expiry: Expiry) -> int:
+        """Expire just these snapshots, and delete the files that only they knew; answers how many."""
+        remember(glue_catalog(self.cloud), (self.target.database, self.target.table), set(expiry.ids))
+        self.after("remember")
+        deleted = 0
+        for start in range(0, len(expiry.ids), _IDS):
+            ids = ", ".join(f"{one}L" for one in expiry.ids[start : start + _IDS])
+            # without a moment Iceberg would expire by age as well; which may go was decided above
+            chosen = f", snapshot_ids => array({ids}), older_than => TIMESTAMP '1970-01-02 00:00:00'"
+            done = self._call("expire_snapshots", chosen)
+            deleted += sum(int(value or 0) for key, value in done.items() if key.startswith("deleted_"))
+        self.after("expire")
+        return deleted
+
+    def _tidy_deletes(self, there: int) -> int:
+        """Let go of deletes whose files are gone, and write many small ones as few; answers how many fewer they are."""
+        if not there:
+            return 0
+        actions: Any = self.spark._jvm.org.apache.iceberg.spark.actions.SparkActions  # type: ignore[union-attr] # noqa: SLF001
+        table = iceberg_table(self.spark, self.target.name)
+        dangling = actions.get(self.spark._jsparkSession).removeDanglingDeleteFiles(table).execute()  # noqa: SLF001
+        removed = sum(1 for _ in dangling.removedDeleteFiles())
+        done = self._call("rewrite_position_delete_files", "")
+        self.after("deletes")
+        return removed + int(done["rewritten_delete_files_count"]) - int(done["added_delete_files_count"])
+
+    def _rewrite_manifests(self, table: Table) -> int:
+        """Write manifests anew, by partition, if there are many more than need be; answers how many there are."""
+        there = _manifests(table)
+        if not _is_worth(table):
+            return there
+        done = self._call("rewrite_manifests", "")
+        self.after("manifests")
+        return there - int(done["rewritten_manifests_count"]) + int(done["added_manifests_count"])
+
+    def _orphans(self, table: Table) -> list[Orphan]:
+        names = self.lake.names
+        expected = names.table_location(names.bucket(self.target.owner), self.target.table)
+        guard = timedelta(hours=self._upkeep.orphan_hours)
+        found = find_orphans(self.spark, self.cloud.s3, table, self.target.name, expected, guard=guard, now=self.now)
+        for one in found[:_SHOWN]:
+            self.say(f"table {self.target.name}: no snapshot knows {one.uri} of {one.modified:%Y-%m-%d %H:%M}")
+        if len(found) > _SHOWN:
+            self.say(f"table {self.target.name}: no snapshot knows {len(found) - _SHOWN} files more")
+        if not self.dry:
+            delete_orphans(self.cloud.s3, found)
+            self.after("orphans")
+        return found
+
+
+def _manifests(table: Table) -> int:
+    snapshot = table.current_snapshot()
+    return len(snapshot.manifests(table.io)) if snapshot else 0
+
+
+def _is_worth(table: Table) -> bool:
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return False
+    sizes = [one.manifest_length for one in snapshot.manifests(table.io) if one.content is ManifestContent.DATA]
+    return len(sizes) >= math.ceil(sum(sizes) / _MANIFEST_BYTES) + _MANIFESTS_WORTH
+
+
+def _told(one: TableUpkeep) -> str:
+    would = "would expire" if one.dry else "expired"
+    parts = [f"{would} {one.expired} of {one.snapshots} snapshots"]
+    if one.waiting:
+        parts.append(f"{one.waiting} staged batches wait to be published")
+    if one.delete_files:
+        parts.append(f"{one.delete_files} delete files, {one.delete_files_removed} fewer now")
+    if one.manifests_after != one.manifests:
+        parts.append(f"{one.manifests} manifests became {one.manifests_after}")
+    if one.orphans:
+        size = f"{one.orphan_bytes / 2**20:.1f} MiB"
+        parts.append(f"{one.orphans} orphan files of {size} {'to delete' if one.dry else 'deleted'}")
+    return f"table {one.table}: {'; '.join(parts)}"
+
+
+if __name__ == "__main__":
+    from spark_jobs.commands import run_job
+
+    sys.exit(run_job("maintain", sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Runs the benchmarks: `make bench`, or `make bench ONLY=spark_jobs`.
+
+Each row is a ratio of two things measured in the same run on the same machine; what it aims at is said beside it. The
+table is printed, and all rows go to build/bench.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import table_bench
+from rows import print_rows, write_rows
+
+ROOMS = {"spark_jobs": table_bench.rows}
+RESULTS = Path(__file__).parents[2] / "build" / "bench.json"
+
+
+def main() -> int:
+    """Run them; answers 1 when an aim was missed."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=sorted(ROOMS), help="one room")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes, to try it out")
+    given = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="lakehose-bench-") as folder:
+        for room, run in ROOMS.items():
+            if given.only in {None, room}:
+                found += run(Path(folder), given.scale)
+    print_rows(found)
+    write_rows(found, RESULTS)
+    return 0 if all(one.holds for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

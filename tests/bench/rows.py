@@ -1,0 +1,65 @@
+"""Owns what a benchmark says: one comparison a row, on the screen and in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours beside another, measured in one run."""
+
+    name: str
+    measure: str
+    """What the numbers are, with their unit."""
+    ours: float
+    against: float | None
+    """The other's number; None where there is none to be had."""
+    other: str
+    """What the other is."""
+    aim: str
+    holds: bool
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours divided by the other."""
+        return self.ours / self.against if self.against else None
+
+
+def at_most(name: str, measure: str, ours: float, against: float, other: str, limit: float) -> Row:
+    """A row that holds when ours is at most so many times the other."""
+    return Row(name, measure, ours, against, other, f"at most {limit:g} times", ours <= limit * against)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    table = Table("benchmark", "measure", title=f"{platform.machine()}, {os.cpu_count()} cores", title_justify="left")
+    for name in ("ours", "against", "ratio"):
+        table.add_column(name, justify="right")
+    for name in ("what against", "aim", "holds"):
+        table.add_column(name)
+    for row in rows:
+        against = "" if row.against is None else f"{row.against:,.2f}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        numbers = (f"{row.ours:,.2f}", against, ratio)
+        table.add_row(row.name, row.measure, *numbers, row.other, row.aim, "yes" if row.holds else "NO")
+    console = Console(highlight=False)
+    console.width = max(console.width, 160)
+    console.print(table)
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write them as JSON: name, measure, ours, against, ratio, aim, holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([{**asdict(one), "ratio": one.ratio} for one in rows], indent=2), encoding="utf-8")
