@@ -48,7 +48,7 @@ def manifests(lake: Lake, declaration: Path, *, endpoint: str | None = None) -> 
 
 def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
     """Objects as one file of YAML; the same objects give the same text."""
-    style = {"sort_keys": False, "width": 120, "allow_unicode": True, "default_flow_style": False}
+    style: dict[str, Any] = {"sort_keys": False, "width": 120, "allow_unicode": True, "default_flow_style": False}
     parts = (yaml.dump(_headed(one), Dumper=_Dumper, **style) for one in objects)
     return HEADER + "---\n".join(["", *parts])
 

@@ -412,7 +412,7 @@ def test_a_compaction_between_a_batchs_two_commits_does_no_harm(world):
 
     def meanwhile(step):
         if step == "quarantine":
-            compacted.append(compact.run(world.spark, world.lake, world.cloud, tenants=["solo"]))
+            compacted.append(compact.run(world.spark, world.lake, world.cloud, owners=["solo"]))
 
     report = world.ingest(after=meanwhile)
     assert [one.rewritten for one in compacted[0].tables if one.table.endswith(".visits")] == [True]
