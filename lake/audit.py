@@ -20,7 +20,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lake.envelope import salvage
+from lake.envelope import Identity, salvage
+from lake.error_record import ErrorRecord
 from lake.errors import FindingError
 from lake.manifest import Counts, Lane, Manifest, ProducerLedger
 from lake.names import Names
@@ -28,12 +29,14 @@ from lake.ranges import Ranges
 from lake.tables import QUARANTINE, glue_catalog, load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
 
 __all__ = ["Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance", "gather"]
+
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Row:
     dead_lettered: int = 0
     """Could never be sent; in the producers' dead letters."""
     refused: int = 0
-    """By Firehose, in its error objects and in quarantine."""
+    """Before ingest, by Firehose or the files job; in quarantine."""
     delivered: int = 0
     ingested: int = 0
     duplicates: int = 0
@@ -220,17 +223,34 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
 def _landed(cloud: Cloud, manifest: Manifest, stream: Stream) -> dict[tuple[str, str], Ranges]:
     spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
     taken = manifest.taken(stream.owner, stream.dataset.name, f"s3://{stream.bucket}/")
-    prefix = Names.processed_prefix(stream.dataset.name)
-    for page in cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix):
-        for found in page.get("Contents", []):
-            if f"s3://{stream.bucket}/{found['Key']}" in taken:
-                continue
-            body = cloud.s3.get_object(Bucket=stream.bucket, Key=found["Key"])["Body"].read()
-            for line in (gzip.decompress(body) if found["Key"].endswith(".gz") else body).splitlines():
-                who = salvage(line)
-                if who.tenant and who.producer_id and who.sequence is not None:
-                    spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
+    identities: dict[str, Callable[[bytes], Identity]] = {Names.processed_prefix(stream.dataset.name): salvage}
+    for page in cloud.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stream.bucket, Prefix="errors/", Delimiter="/"
+    ):
+        for kind in page.get("CommonPrefixes", []):
+            identities[f"{kind['Prefix']}{stream.dataset.name}/"] = _refused_identity
+    for prefix, identify in identities.items():
+        for page in cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                if f"s3://{stream.bucket}/{found['Key']}" in taken:
+                    continue
+                for line in _lines(cloud, stream.bucket, found["Key"]):
+                    who = identify(line)
+                    if who.tenant and who.producer_id and who.sequence is not None:
+                        spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
     return {key: Ranges.of(found) for key, found in spans.items()}
+
+
+def _lines(cloud: Cloud, bucket: str, key: str) -> list[bytes]:
+    body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return (gzip.decompress(body) if body[:2] == _GZIP else body).splitlines()
+
+
+def _refused_identity(line: bytes) -> Identity:
+    try:
+        return ErrorRecord.parse(line).identity
+    except ValueError:
+        return Identity()  # ingest quarantines it for that
 
 
 def _buffered(cloud: Cloud, streams: Iterable[Stream]) -> dict[tuple[str, ...], int]:

@@ -6,7 +6,8 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `TENANT#DATASET`, `producer#ID`: a producer's ledger;
 - `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: counts of one committed batch;
 - `OWNER#DATASET`, `seen#LANE#TENANT#NUMBER#PART`: which sequence numbers of which producers the batch held;
-- `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records.
+- `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
+- `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`.
 
 The leading key starts with the tenant (or the pool), so a role can be held to its own items.
 """
@@ -37,7 +38,7 @@ class Lane(StrEnum):
     STRAYS = "strays"
     """Delivered under a tenant that the stream doesn't carry: quarantined."""
     REFUSED = "refused"
-    """Under the error prefix: Firehose refused them; quarantined with Firehose's reason."""
+    """Under the error prefix: Firehose refused them, or the files job; quarantined with the reason given there."""
 
 
 @dataclass(frozen=True, order=True)

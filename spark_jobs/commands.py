@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,13 +23,16 @@ from lake.errors import LakehoseError, TerminalError, known_values
 from lake.manifest import Counts
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from lake.declaration import Lake
     from spark_jobs.compact import CompactReport
+    from spark_jobs.files import FilesReport
     from spark_jobs.ingest import IngestReport
 
 __all__ = ["JOBS", "Scope", "run", "run_job"]
 
-JOBS = ("ingest", "compact")
+JOBS = ("files", "ingest", "compact")
 """Jobs by name, in the order they are usually run."""
 
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
@@ -116,22 +121,51 @@ def _check_name(job: str) -> None:
 
 def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
-    from spark_jobs import compact, ingest  # noqa: PLC0415
+    from spark_jobs import compact, files, ingest  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415
 
-    _say(f"{job}: starting Spark")
-    with running_session(cloud, f"lakehose-{job}") as spark:
-        if job == "ingest":
-            ingested = ingest.run(spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
-            _print_ingest(ingested, as_json=as_json)
-        else:
-            compacted = compact.run(spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
-            _print_compact(compacted, as_json=as_json)
+    with ExitStack() as stack:
+
+        @cache
+        def spark() -> SparkSession:
+            _say(f"{job}: starting Spark")
+            return stack.enter_context(running_session(cloud, f"lakehose-{job}"))
+
+        match job:
+            case "files":
+                # without a new file, which is most of the time, there is no Spark to start
+                taken = files.run(spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
+                _print_files(taken, as_json=as_json)
+            case "ingest":
+                ingested = ingest.run(spark(), lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
+                _print_ingest(ingested, as_json=as_json)
+            case _:
+                compacted = compact.run(spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
+                _print_compact(compacted, as_json=as_json)
 
 
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def _print_files(report: FilesReport, *, as_json: bool) -> None:
+    if as_json:
+        drops = [asdict(one) for one in report.drops]
+        refused = [{"uri": one.uri, "message": one.message} for one in report.refused_files]
+        print(json.dumps({"drops": drops, "refused_files": refused, "seconds": round(report.seconds, 1)}, indent=2))
+        return
+    names = ("files", "rows", "events", "refused")
+    table = Table("drop", "tenant", "dataset", title="files", title_justify="left", box=None)
+    for name in names:
+        table.add_column(name, justify="right")
+    new = [one for one in report.drops if one.files]
+    for one in new:
+        table.add_row(one.drop, one.tenant, one.dataset, *(f"{getattr(one, name):,}" for name in names))
+    if new:
+        Console(highlight=False).print(table)
+    files = sum(one.files for one in new)
+    print(f"files: {files:,} taken in {report.seconds:.1f} s" if new else "files: nothing new")
 
 
 def _print_ingest(report: IngestReport, *, as_json: bool) -> None:

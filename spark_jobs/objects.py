@@ -21,6 +21,7 @@ from lake.clients import Cloud
 from lake.errors import TerminalError
 from lake.manifest import Lane
 from lake.names import Names
+from lake.provision import error_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
     from lake.declaration import Stream
     from lake.manifest import Manifest
 
-__all__ = ["NO_TENANT", "ObjectLines", "StoredObject", "new_objects", "prefixes", "read_objects", "stray_tenants"]
+__all__ = [
+    "NO_TENANT",
+    "ObjectLines",
+    "StoredObject",
+    "new_objects",
+    "prefixes",
+    "read_objects",
+    "shares",
+    "stray_tenants",
+]
 
 NO_TENANT = "-"
 """Tenant of a series whose prefix names none."""
@@ -150,11 +160,11 @@ def read_objects(
     """
     size = sum(one.size for one in objects)
     tasks = min(len(objects), max(spark.sparkContext.defaultParallelism, -(-size // _TASK_BYTES)))
-    shares = _shares(objects, tasks)
+    dealt = shares(objects, tasks)
     region, endpoint = cloud.region, cloud.endpoint  # only plain values travel: a client holds sockets
 
     def read(numbers: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        uris = [uri for batch in numbers for number in batch.column(0).to_pylist() for uri in shares[number]]
+        uris = [uri for batch in numbers for number in batch.column(0).to_pylist() for uri in dealt[number]]
         return render(_contents(_s3_of_worker(region, endpoint), uris))
 
     return spark.range(0, tasks, 1, tasks).mapInArrow(read, schema)
@@ -166,15 +176,15 @@ def _s3_of_worker(region: str, endpoint: str | None) -> S3Client:
     return Cloud(region, endpoint).s3
 
 
-def _shares(objects: Iterable[StoredObject], tasks: int) -> list[list[str]]:
+def shares(objects: Iterable[StoredObject], tasks: int) -> list[list[str]]:
     """Deal objects out to tasks, the largest first, each to the task that has least; the same every time."""
-    shares: list[list[str]] = [[] for _ in range(tasks)]
+    dealt: list[list[str]] = [[] for _ in range(tasks)]
     weights = [0] * tasks
     for one in sorted(objects, key=lambda item: (-item.size, item.uri)):
         least = weights.index(min(weights))
-        shares[least].append(one.uri)
+        dealt[least].append(one.uri)
         weights[least] += one.size + 64 * 1024  # a request costs about as much as so many bytes
-    return shares
+    return dealt
 
 
 def _contents(s3: S3Client, uris: list[str]) -> Iterator[ObjectLines]:
@@ -192,9 +202,10 @@ def _fetch(s3: S3Client, uri: str) -> ObjectLines:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
         body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except s3.exceptions.NoSuchKey:
-        return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
     except (ClientError, BotoCoreError) as error:
+        # by its code: the client's own class for it may be another one where two threads meet their first error
+        if isinstance(error, ClientError) and error_code(error) == "NoSuchKey":
+            return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
         raise TerminalError(f"object {uri}: it can't be read: {error}") from error
     if body[:2] != _GZIP:
         fake = bool(body) and key.endswith(".gz")

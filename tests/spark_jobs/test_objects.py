@@ -10,7 +10,7 @@ import pytest
 from lake.declaration import Jobs, Stream
 from lake.errors import CommitConflictError, TerminalError
 from lake.manifest import BatchId, Lane
-from spark_jobs.objects import StoredObject, _contents, _shares, new_objects, prefixes, stray_tenants
+from spark_jobs.objects import StoredObject, _contents, new_objects, prefixes, shares, stray_tenants
 from spark_jobs.plan import Plan, carve, read_plan, write_plan
 
 MIB = 2**20
@@ -128,8 +128,8 @@ def test_an_object_that_may_not_be_read_is_named(cloud, bucket):
 
 def test_objects_are_dealt_out_by_size_and_the_same_every_time():
     objects = [StoredObject(f"s3://b/{size}", size * MIB) for size in (1, 2, 3, 4)]
-    assert _shares(objects, 2) == [["s3://b/4", "s3://b/1"], ["s3://b/3", "s3://b/2"]]
-    assert _shares(objects[::-1], 2) == _shares(objects, 2)
+    assert shares(objects, 2) == [["s3://b/4", "s3://b/1"], ["s3://b/3", "s3://b/2"]]
+    assert shares(objects[::-1], 2) == shares(objects, 2)
 
 
 def test_a_batch_takes_at_most_so_many_objects():
