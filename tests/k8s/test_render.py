@@ -167,7 +167,7 @@ def test_settings_of_the_declaration_reach_the_manifests(declare):
     assert spec["restartPolicy"]["onFailureRetries"] == 1
     assert (spec["dynamicAllocation"]["minExecutors"], spec["dynamicAllocation"]["maxExecutors"]) == (0, 9)
     assert spec["sparkConf"]["spark.eventLog.dir"] == "s3a://logs/spark"
-    assert spec["sparkConf"]["spark.storage.decommission.fallbackStorage.path"] == "s3a://logs/shuffle/"
+    assert spec["sparkConf"]["spark.storage.decommission.fallbackStorage.path"] == "s3a://logs/shuffle/acme-demo-ewr/"
     _, executor = pods(spec)
     assert executor["containers"][0]["envFrom"] == [{"secretRef": {"name": "aws"}}]
     required = executor["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
