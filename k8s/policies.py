@@ -166,8 +166,17 @@ def _ingest(reach: _Reach) -> list[_Statement]:
         _allow("Plans", ["s3:GetObject", "s3:PutObject"], f"{reach.landing}/batches/*"),
         *reach.tables(),
         *reach.key((*reach.table_owners, owner)),
+        _allow(
+            "Arrivals",
+            ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
+            f"arn:aws:sqs:{reach.lake.region}:{reach.account}:{reach.lake.names.queue(owner)}",
+        ),
         reach.items("ReadManifest", ["dynamodb:Query"], [*batches, *ledgers]),
-        reach.items("WriteManifest", ["dynamodb:BatchWriteItem"], batches),
+        reach.items(
+            "WriteManifest",
+            ["dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"],
+            batches,
+        ),
     ]
 
 

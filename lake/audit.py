@@ -18,18 +18,19 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.arrivals import Arrivals
 from lake.envelope import Identity, salvage
 from lake.error_record import ErrorRecord
 from lake.errors import FindingError
 from lake.manifest import Counts, Lane, Manifest, ProducerLedger
-from lake.names import Names
 from lake.ranges import Ranges
 from lake.tables import QUARANTINE, glue_catalog, load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
@@ -192,6 +193,8 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
     """Collect the evidence of one dataset from the manifest, the buckets, the tables and, where local, the server."""
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
     streams = [one for one in lake.streams() if one.dataset.name == dataset]
+    # what S3 has told of by now is noted first, so that it counts as in flight
+    Arrivals(lake, cloud, manifest, _silent).collect(streams, datetime.now(UTC))
     counts: dict[str, Counts] = {}
     seen: dict[tuple[str, str], Ranges] = {}
     landed: dict[tuple[str, str], Ranges] = {}
@@ -220,28 +223,26 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
     )
 
 
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
 def _landed(cloud: Cloud, manifest: Manifest, stream: Stream) -> dict[tuple[str, str], Ranges]:
+    """Sequence numbers in the objects that no batch has taken; only these objects are read."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    taken = manifest.taken(stream.owner, stream.dataset.name, f"s3://{stream.bucket}/")
-    identities: dict[str, Callable[[bytes], Identity]] = {Names.processed_prefix(stream.dataset.name): salvage}
-    for page in cloud.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=stream.bucket, Prefix="errors/", Delimiter="/"
-    ):
-        for kind in page.get("CommonPrefixes", []):
-            identities[f"{kind['Prefix']}{stream.dataset.name}/"] = _refused_identity
-    for prefix, identify in identities.items():
-        for page in cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix):
-            for found in page.get("Contents", []):
-                if f"s3://{stream.bucket}/{found['Key']}" in taken:
-                    continue
-                for line in _lines(cloud, stream.bucket, found["Key"]):
-                    who = identify(line)
-                    if who.tenant and who.producer_id and who.sequence is not None:
-                        spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
+    for lane, tenant in manifest.waiting_series(stream.owner, stream.dataset.name):
+        waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
+        taken = {one.uri for one in manifest.taken_of(waiting)}
+        identify = _refused_identity if lane is Lane.REFUSED else salvage
+        for line in (line for one in waiting if one.uri not in taken for line in _lines(cloud, one.uri)):
+            who = identify(line)
+            if who.tenant and who.producer_id and who.sequence is not None:
+                spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
     return {key: Ranges.of(found) for key, found in spans.items()}
 
 
-def _lines(cloud: Cloud, bucket: str, key: str) -> list[bytes]:
+def _lines(cloud: Cloud, uri: str) -> list[bytes]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
     body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     return (gzip.decompress(body) if body[:2] == _GZIP else body).splitlines()
 

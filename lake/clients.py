@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's name
 
 if TYPE_CHECKING:
     from mypy_boto3_athena import AthenaClient
@@ -25,11 +26,27 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Cloud"]
+__all__ = ["Cloud", "is_passing"]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+_PASSING_CODES = {
+    *("SlowDown", "ServiceUnavailable", "InternalError", "InternalServerError", "InternalFailure", "RequestTimeout"),
+    *("Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "TooManyRequestsException"),
+    *("ProvisionedThroughputExceededException", "ServiceUnavailableException", "ConcurrentModificationException"),
+    *("500", "502", "503", "504"),
+}
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a failed call may work later: AWS is busy, or the way there is cut; boto3's own retries have ended."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "")) in _PASSING_CODES
+    return isinstance(error, ConnectionError | HTTPClientError | OSError)
 
 
 @dataclass(frozen=True)
@@ -131,6 +148,11 @@ class Cloud:
     def eks(self) -> Any:
         """Amazon EKS."""
         return self._session.client("eks", endpoint_url=self.endpoint, config=self._config())
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        """Amazon SQS."""
+        return self._session.client("sqs", endpoint_url=self.endpoint, config=self._config())
 
     @cached_property
     def sts(self) -> STSClient:

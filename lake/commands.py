@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from lake.audit import Row, Sheet, balance, gather
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
+from lake.contract import only_object, read_contract
+from lake.evolution import Step, compare, needed_step, step_between, verdict
 from lake.provision import Outcome
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from lake.declaration import Lake
     from lake.provision import Change
 
-__all__ = ["audit", "print_changes", "print_sheet", "validate"]
+__all__ = ["audit", "contract", "contract_diff", "print_changes", "print_sheet", "validate"]
 
 _NARROWEST = 160
 """Columns a table may take, however narrow the terminal or the pipe says it is: a cut name is of no use."""
@@ -77,6 +80,34 @@ def print_changes(changes: Iterable[Change]) -> dict[Outcome, int]:
         print(f"{change.outcome:<10}{change.kind:<10}{change.name}", flush=True)
     print(", ".join(f"{count} {outcome}" for outcome, count in done.items()))
     return done
+
+
+contract = typer.Typer(help="Contracts: what a dataset's events look like.", no_args_is_help=True)
+
+
+@contract.command("diff")
+def contract_diff(
+    old: Annotated[Path, typer.Argument(help="The contract as it was, as `git show` prints it.")],
+    new: Annotated[Path, typer.Argument(help="The contract as it is to be.")],
+    dataset: Annotated[str | None, typer.Option(help="Which of the new contract's objects, if it has several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say what changed between two versions of a contract; exit status 1 if the version doesn't go up far enough."""
+    name = dataset or only_object(new)
+    before, after = read_contract(old, name), read_contract(new, name)
+    changes = compare(before, after)
+    needed, made = needed_step(changes), step_between(before.version, after.version)
+    enough = made is not None and made >= needed and needed is not Step.MAJOR
+    if as_json:
+        told = [{"path": one.path, "step": one.step.name.lower(), "sentence": one.sentence} for one in changes]
+        given = {"old": before.version, "new": after.version, "needed": needed.name.lower(), "accepted": enough}
+        print(json.dumps({"dataset": name, **given, "changes": told}, indent=2))
+    else:
+        for one in sorted(changes, key=lambda change: -change.step):
+            print(f"{one.step.name.lower():<7}{f'{one.path} {one.sentence}'.strip()}")
+        print(f"{name}: {before.version} to {after.version}: {verdict(needed, made)}")
+    if not enough:
+        raise typer.Exit(1)
 
 
 def audit(

@@ -21,7 +21,17 @@ from lake.errors import DeclarationError, known_values
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Contract", "Field", "FieldType", "ListOf", "PartitionField", "Primitive", "StructOf", "read_contract"]
+__all__ = [
+    "Contract",
+    "Field",
+    "FieldType",
+    "ListOf",
+    "PartitionField",
+    "Primitive",
+    "StructOf",
+    "only_object",
+    "read_contract",
+]
 
 PrimitiveName = Literal[
     "boolean", "int", "long", "float", "double", "decimal", "date", "timestamp", "timestamptz", "string", "binary"
@@ -93,6 +103,10 @@ class Contract:
     sort: tuple[str, ...]
     """Columns that files are sorted by, ascending."""
     description: str = ""
+    dedup_days: int = 365
+    """An event that comes again within so many days of its making is dropped."""
+    skew_minutes: int = 1440
+    """An event whose time lies further ahead than this, when it is ingested, is refused."""
 
     def field_names(self) -> list[str]:
         """Names of the payload's fields, in the contract's order."""
@@ -124,7 +138,9 @@ _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _TERM = re.compile(r"(?:(year|month|day|hour)\((\w+)\)|(bucket|truncate)\((\d+),\s*(\w+)\)|(\w+))")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_OUR_PROPERTIES = ("lakehose.partitionBy", "lakehose.sortBy")
+_LISTS = ("lakehose.partitionBy", "lakehose.sortBy")
+_NUMBERS = {"lakehose.dedupDays": (1, 3650), "lakehose.clockSkewMinutes": (1, 5_256_000)}
+_OUR_PROPERTIES = (*_LISTS, *_NUMBERS)
 
 
 def read_contract(path: Path, dataset: str) -> Contract:
@@ -151,6 +167,24 @@ def read_contract(path: Path, dataset: str) -> Contract:
         raise DeclarationError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
     _refuse_unknown_keys(raw, document.model_dump(by_alias=True, exclude_unset=True), where, "")
     return _contract(document, dataset, where)
+
+
+def only_object(path: Path) -> str:
+    """Name of the one object that a contract describes.
+
+    Raises:
+        DeclarationError: the file is missing, is no YAML, or describes several objects.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [str(one["name"]) for one in raw["schema"]]
+    except FileNotFoundError:
+        raise DeclarationError(f"{path}: no such contract file") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DeclarationError(f"{path}: no contract: {error!r}") from None
+    if len(names) != 1:
+        raise DeclarationError(f"{path}: schema: it describes {', '.join(names)}; name one with --dataset")
+    return names[0]
 
 
 def _refuse_unknown_keys(raw: Any, kept: Any, where: str, path: str) -> None:
@@ -204,11 +238,13 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
         partition=partition,
         sort=sort,
         description=found.description or purpose or "",
+        dedup_days=custom.get("lakehose.dedupDays", Contract.dedup_days),
+        skew_minutes=custom.get("lakehose.clockSkewMinutes", Contract.skew_minutes),
     )
 
 
-def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, list[Any]]:
-    custom: dict[str, list[Any]] = {}
+def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, Any]:
+    custom: dict[str, Any] = {}
     for one in found.customProperties or []:
         name = one.property or ""
         if not name.startswith("lakehose."):
@@ -217,7 +253,11 @@ def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, list[Any
             raise DeclarationError(
                 f"{where}: schema[{dataset}].customProperties: {known_values(name, _OUR_PROPERTIES)}"
             )
-        if not isinstance(one.value, list):
+        if name in _NUMBERS:
+            least, most = _NUMBERS[name]
+            if type(one.value) is not int or not least <= one.value <= most:
+                raise DeclarationError(f"{where}: {name}: got {one.value!r}, allowed are {least} to {most}")
+        elif not isinstance(one.value, list):
             raise DeclarationError(f"{where}: {name}: a list is needed, got {one.value!r}")
         custom[name] = one.value
     return custom

@@ -7,7 +7,9 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: counts of one committed batch;
 - `OWNER#DATASET`, `seen#LANE#TENANT#NUMBER#PART`: which sequence numbers of which producers the batch held;
 - `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
-- `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`.
+- `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
+- `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
+- `OWNER#DATASET`, `net`: where the listing for lost events goes on.
 
 The leading key starts with the tenant (or the pool), so a role can be held to its own items.
 """
@@ -18,16 +20,20 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from lake.errors import TransientError
 from lake.ranges import Ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["BatchId", "BatchReceipt", "Counts", "Lane", "Manifest", "ProducerLedger"]
+__all__ = ["NO_TENANT", "Arrival", "BatchId", "BatchReceipt", "Counts", "Lane", "Manifest", "ProducerLedger"]
+
+NO_TENANT = "-"
+"""Tenant of a series whose prefix names none."""
 
 
 class Lane(StrEnum):
@@ -39,6 +45,22 @@ class Lane(StrEnum):
     """Delivered under a tenant that the stream doesn't carry: quarantined."""
     REFUSED = "refused"
     """Under the error prefix: Firehose refused them, or the files job; quarantined with the reason given there."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An object that a door has written."""
+
+    owner: str
+    """Owner of the bucket it lies in: a tenant, or the pool."""
+    dataset: str
+    lane: Lane
+    tenant: str
+    """Tenant of its prefix; `-` where it names none."""
+    uri: str
+    """`s3://bucket/key`."""
+    size: int
+    """Bytes as stored."""
 
 
 @dataclass(frozen=True, order=True)
@@ -115,7 +137,8 @@ class ProducerLedger:
 
 _SEEN_BYTES = 200_000  # an item holds 400 KB
 _SEEN_SPANS = 4_000  # spans of one producer in one entry: at most 160 KB
-_BATCH_WRITE = 25
+_BATCH_WRITE, _BATCH_READ = 25, 100  # items of one call: the most DynamoDB takes
+_ATTEMPTS = 8
 
 
 class Manifest:
@@ -160,6 +183,110 @@ class Manifest:
         """Objects (`s3://…`) below a prefix that some batch has taken."""
         return {item["sk"]["S"].partition("#")[2] for item in self._query(f"{owner}#{dataset}", f"object#{prefix}")}
 
+    def arrived(self, arrivals: Iterable[Arrival]) -> None:
+        """Note objects as new; noting one again changes nothing."""
+        items = {
+            (one.owner, one.dataset, _arrival_key(one)): {
+                "pk": {"S": f"{one.owner}#{one.dataset}"},
+                "sk": {"S": _arrival_key(one)},
+                "uri": {"S": one.uri},
+                "size": {"N": str(one.size)},
+            }
+            for one in arrivals
+        }
+        self._write([{"PutRequest": {"Item": item}} for item in items.values()])
+
+    def unknown(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Of these objects the ones that are neither noted as new nor taken."""
+        keys = {
+            (f"{one.owner}#{one.dataset}", sk) for one in arrivals for sk in (_arrival_key(one), _taken_key(one.uri))
+        }
+        there = self._existing(keys)
+        return [
+            one
+            for one in arrivals
+            if (f"{one.owner}#{one.dataset}", _arrival_key(one)) not in there
+            and (f"{one.owner}#{one.dataset}", _taken_key(one.uri)) not in there
+        ]
+
+    def taken_of(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Of these objects the ones that some batch has taken."""
+        there = self._existing({(f"{one.owner}#{one.dataset}", _taken_key(one.uri)) for one in arrivals})
+        return [one for one in arrivals if (f"{one.owner}#{one.dataset}", _taken_key(one.uri)) in there]
+
+    def waiting_series(self, owner: str, dataset: str) -> list[tuple[Lane, str]]:
+        """Lanes and tenants that have new objects; one query for each that has, however many objects wait."""
+        found: list[tuple[Lane, str]] = []
+        for lane in Lane:
+            after = f"new#{lane}#"
+            while True:
+                answer = self._dynamodb.query(
+                    TableName=self._table,
+                    KeyConditionExpression="pk = :pk AND sk BETWEEN :after AND :end",
+                    ExpressionAttributeValues={
+                        ":pk": {"S": f"{owner}#{dataset}"},
+                        ":after": {"S": after},
+                        ":end": {"S": f"new#{lane}$"},
+                    },
+                    Limit=1,
+                    ConsistentRead=True,
+                )
+                if not answer["Items"]:
+                    break
+                quoted = answer["Items"][0]["sk"]["S"].split("#", 3)[2]
+                found.append((lane, unquote(quoted)))
+                after = f"new#{lane}#{quoted}$"  # the next sign after #: behind all objects of this tenant
+        return found
+
+    def waiting(self, owner: str, dataset: str, lane: Lane, tenant: str, limit: int | None = None) -> list[Arrival]:
+        """The first new objects of a series, or all of them, in the order of their keys."""
+        found: list[Arrival] = []
+        prefix = f"new#{lane}#{quote(tenant, safe='')}#"
+        for item in self._query(f"{owner}#{dataset}", prefix):
+            found.append(Arrival(owner, dataset, lane, tenant, item["uri"]["S"], int(item["size"]["N"])))
+            if len(found) == limit:
+                break
+        return found
+
+    def settled(self, arrivals: Iterable[Arrival]) -> None:
+        """Note no longer as new what a batch has taken."""
+        keys = [{"pk": {"S": f"{one.owner}#{one.dataset}"}, "sk": {"S": _arrival_key(one)}} for one in arrivals]
+        self._write([{"DeleteRequest": {"Key": key}} for key in keys])
+
+    def net_position(self, owner: str, dataset: str) -> int:
+        """Which of the recent prefixes is listed next."""
+        key = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}}
+        item = self._dynamodb.get_item(TableName=self._table, Key=key).get("Item")
+        return int(item["position"]["N"]) if item else 0
+
+    def set_net_position(self, owner: str, dataset: str, position: int) -> None:
+        """Note which of the recent prefixes is listed next."""
+        item = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}, "position": {"N": str(position)}}
+        self._dynamodb.put_item(TableName=self._table, Item=item)
+
+    def last_receipt(self, batch: BatchId) -> int:
+        """Number of the newest batch of a batch's series that has a receipt, or 0. Receipts are written in order."""
+        answer = self._dynamodb.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{batch.owner}#{batch.dataset}"},
+                ":sk": {"S": f"batch#{batch.lane}#{batch.tenant}#"},
+            },
+            ScanIndexForward=False,
+            ConsistentRead=True,
+        )
+        # a stray's tenant may hold the separator, so another series' keys may begin the same
+        for item in answer["Items"]:
+            tenant, _, number = item["sk"]["S"].split("#", 2)[2].rpartition("#")
+            if tenant == batch.tenant:
+                return int(number)
+        return 0
+
+    def numbers(self, batch: BatchId) -> set[int]:
+        """Numbers of all batches of a batch's series that have a receipt."""
+        return {one.number for one, _ in self.batches(batch.owner, batch.dataset) if one.series == batch.series}
+
     def record(self, receipt: BatchReceipt) -> None:
         """Write what a batch found; writing the same receipt again changes nothing."""
         batch = receipt.batch
@@ -199,7 +326,7 @@ class Manifest:
                 },
             }
         )
-        self._write(items)
+        self._write([{"PutRequest": {"Item": item}} for item in items])
 
     def batches(self, owner: str, dataset: str) -> list[tuple[BatchId, dict[str, Counts]]]:
         """All committed batches of an owner's dataset with their counts by tenant."""
@@ -235,10 +362,27 @@ class Manifest:
         for page in pages:
             yield from page["Items"]
 
-    def _write(self, items: list[dict[str, Any]]) -> None:
-        for start in range(0, len(items), _BATCH_WRITE):
-            left = [{"PutRequest": {"Item": item}} for item in items[start : start + _BATCH_WRITE]]
-            for attempt in range(8):
+    def _existing(self, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        ordered = sorted(keys)
+        found: set[tuple[str, str]] = set()
+        for start in range(0, len(ordered), _BATCH_READ):
+            left: Any = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in ordered[start : start + _BATCH_READ]]
+            for attempt in range(_ATTEMPTS):
+                request: Any = {self._table: {"Keys": left, "ProjectionExpression": "pk, sk", "ConsistentRead": True}}
+                answer: Any = self._dynamodb.batch_get_item(RequestItems=request)
+                found |= {(one["pk"]["S"], one["sk"]["S"]) for one in answer["Responses"].get(self._table, [])}
+                left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+                if not left:
+                    break
+                time.sleep(min(2.0, 0.05 * 2**attempt))
+            else:
+                raise TransientError(f"manifest table {self._table}: DynamoDB left {len(left)} keys unread; try again")
+        return found
+
+    def _write(self, requests: list[dict[str, Any]]) -> None:
+        for start in range(0, len(requests), _BATCH_WRITE):
+            left = requests[start : start + _BATCH_WRITE]
+            for attempt in range(_ATTEMPTS):
                 answer = self._dynamodb.batch_write_item(RequestItems={self._table: left})  # type: ignore[dict-item]
                 left = answer.get("UnprocessedItems", {}).get(self._table, [])  # type: ignore[assignment]
                 if not left:
@@ -248,6 +392,15 @@ class Manifest:
                 raise TransientError(
                     f"manifest table {self._table}: DynamoDB left {len(left)} items unwritten; try again"
                 )
+
+
+def _arrival_key(one: Arrival) -> str:
+    # a stray's tenant is whatever somebody sent: quoted, it can't hold the separator
+    return f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
+
+
+def _taken_key(uri: str) -> str:
+    return f"object#{uri}"
 
 
 def _chunks(seen: Mapping[tuple[str, str], Ranges]) -> Iterable[list[tuple[tuple[str, str], Ranges]]]:

@@ -20,6 +20,7 @@ _ROLE = 64
 _DATABASE = 128  # Glue takes 255, Trino and ODBC drivers are happier with less
 _TABLE = 255
 _NAMESPACE = 63
+_QUEUE = 80
 
 
 def shorten(name: str, limit: int, *, joint: str = "-") -> str:
@@ -70,6 +71,14 @@ class Names:
     def key_alias(self, owner: str) -> str:
         """Alias of the KMS key that encrypts the owner's bucket."""
         return f"alias/{self.company}-{self.environment}-{owner}"
+
+    def queue(self, owner: str) -> str:
+        """SQS queue in which S3 tells of new objects in an owner's bucket."""
+        return shorten(f"{self.company}-{self.environment}-{owner}-arrivals", _QUEUE - len("-dead"))
+
+    def dead_queue(self, owner: str) -> str:
+        """SQS queue that takes messages which nobody could read."""
+        return f"{self.queue(owner)}-dead"
 
     def manifest_table(self) -> str:
         """DynamoDB table of objects, batches and producers."""

@@ -5,6 +5,7 @@ Every step looks first and changes only what differs, so applying twice changes 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,19 @@ from botocore.exceptions import ClientError
 
 from lake.errors import FindingError
 from lake.names import POOL
-from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, glue_catalog, load_table
+from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, evolve_table, glue_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyiceberg.catalog.glue import GlueCatalog
-
     from lake.clients import Cloud
-    from lake.contract import Field
     from lake.declaration import Lake
 
-__all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage"]
+__all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage", "queue_is_missing"]
+
+
+_RETENTION_SECONDS = 14 * 86_400  # the longest that SQS keeps a message
+_RECEIVES = 5  # a message that nobody could read so often is put aside
 
 
 class Outcome(StrEnum):
@@ -55,6 +57,11 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def queue_is_missing(error: ClientError) -> bool:
+    """Whether a call failed because there is no such queue; SQS has two names for it."""
+    return error_code(error) in {"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
+
+
 def key_arn(lake: Lake, cloud: Cloud, owner: str) -> str | None:
     """ARN of the key that encrypts an owner's bucket; None before it is made."""
     try:
@@ -72,6 +79,8 @@ def provision_storage(lake: Lake, cloud: Cloud) -> Iterator[Change]:
         yield _key(lake, cloud, owner)
         yield _bucket(lake, cloud, names.bucket(owner), owner)
     yield from _drop_buckets(lake, cloud)
+    for owner in dict.fromkeys(one.owner for one in lake.streams()):
+        yield _arrivals(lake, cloud, owner)
     for owner in lake.owners():
         yield _database(cloud, names.database(owner), f"s3://{names.bucket(owner)}/analytics-ready")
     yield from _tables(lake, cloud)
@@ -168,6 +177,100 @@ def _found_public_access(cloud: Cloud, bucket: str) -> Any:
         raise
 
 
+def _arrivals(lake: Lake, cloud: Cloud, owner: str) -> Change:
+    """The queue in which S3 tells of new objects, and a second one for messages that nobody can read."""
+    name, bucket = lake.names.queue(owner), lake.names.bucket(owner)
+    dead, created_dead = _queue(cloud, lake.names.dead_queue(owner), {})
+    redrive = {"deadLetterTargetArn": dead, "maxReceiveCount": _RECEIVES}
+    arn, created = _queue(cloud, name, {"RedrivePolicy": _compact_json(redrive)})
+    updated = _set_queue(cloud, name, {"Policy": _compact_json(_queue_policy(arn, bucket, cloud.account))})
+    updated |= _notify(cloud, bucket, arn)
+    return Change.made("queue", name, created=created or created_dead, updated=updated)
+
+
+def _queue(cloud: Cloud, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
+    """ARN of a queue, and whether it had to be made."""
+    sqs = cloud.sqs
+    created = False
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except ClientError as error:
+        if not queue_is_missing(error):
+            raise
+        kept = {"MessageRetentionPeriod": str(_RETENTION_SECONDS), "SqsManagedSseEnabled": "true"}
+        url = sqs.create_queue(QueueName=name, Attributes={**kept, **attributes})["QueueUrl"]  # type: ignore[dict-item]
+        created = True
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    return arn, created
+
+
+def _set_queue(cloud: Cloud, name: str, attributes: dict[str, str]) -> bool:
+    """Give a queue attributes, each a JSON document, unless it has them; answers whether it hadn't."""
+    url = cloud.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    names: Any = list(attributes)
+    there: Any = cloud.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names).get("Attributes", {})
+    differing = {
+        key: value for key, value in attributes.items() if json.loads(there.get(key) or "null") != json.loads(value)
+    }
+    if differing:
+        cloud.sqs.set_queue_attributes(QueueUrl=url, Attributes=differing)  # type: ignore[arg-type]
+    return bool(differing)
+
+
+def _queue_policy(arn: str, bucket: str, account: str) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "s3.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": arn,
+                # only this bucket of this account, whoever else knows the queue's name
+                "Condition": {
+                    "ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{bucket}"},
+                    "StringEquals": {"aws:SourceAccount": account},
+                },
+            }
+        ],
+    }
+
+
+def _notify(cloud: Cloud, bucket: str, queue: str) -> bool:
+    """Have S3 tell the queue, leaving the bucket's other notifications as they are; answers whether it didn't yet."""
+    there = cloud.s3.get_bucket_notification_configuration(Bucket=bucket)
+    found: dict[str, Any] = {key: value for key, value in there.items() if key != "ResponseMetadata"}
+    ours = [
+        {
+            "Id": f"lakehose-{door}",
+            "QueueArn": queue,
+            "Events": ["s3:ObjectCreated:*"],
+            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": f"{door}/"}]}},
+        }
+        for door in ("processed", "errors")
+    ]
+    queues = found.get("QueueConfigurations", [])
+    if {_notification(one) for one in ours} <= {_notification(one) for one in queues}:
+        return False
+    others = [one for one in queues if not one.get("Id", "").startswith("lakehose-")]
+    cloud.s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={**found, "QueueConfigurations": [*others, *ours]},  # type: ignore[typeddict-item]
+    )
+    return True
+
+
+def _notification(one: dict[str, Any]) -> tuple[str, ...]:
+    rules = one.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+    # AWS answers `Prefix` where `prefix` was given
+    prefixes = [rule["Value"] for rule in rules if rule["Name"].lower() == "prefix"]
+    return (one.get("Id", ""), one["QueueArn"], *one["Events"], *prefixes)
+
+
+def _compact_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
 def _database(cloud: Cloud, database: str, location: str) -> Change:
     try:
         cloud.glue.create_database(DatabaseInput={"Name": database, "LocationUri": location})
@@ -194,23 +297,11 @@ def _tables(lake: Lake, cloud: Cloud) -> Iterator[Change]:
                 partition=contract.partition,
                 sort=contract.sort,
             )
-            if not made:
-                _check_columns(catalog, (database, dataset.name), columns(contract))
-            yield Change.made("table", f"{database}.{dataset.name}", created=made)
+            grown = () if made else evolve_table(catalog, (database, dataset.name), columns(contract))
+            yield Change.made("table", f"{database}.{dataset.name}", created=made, updated=bool(grown))
         location = lake.names.table_location(bucket, QUARANTINE)
         made = ensure_table(catalog, (database, QUARANTINE), QUARANTINE_COLUMNS, location, target_mib=target)
         yield Change.made("table", f"{database}.{QUARANTINE}", created=made)
-
-
-def _check_columns(catalog: GlueCatalog, identifier: tuple[str, str], declared: tuple[Field, ...]) -> None:
-    table = load_table(catalog, identifier)
-    there = {one.name for one in table.schema().fields} if table else set()
-    lacking = [one.name for one in declared if one.name not in there]
-    if lacking:
-        raise FindingError(
-            f"table {'.'.join(identifier)}: the contract has columns that the table lacks: {', '.join(lacking)}; "
-            f"take them out of the contract of {identifier[1]!r}, or give the dataset a new name"
-        )
 
 
 def _manifest(cloud: Cloud, table: str) -> Change:

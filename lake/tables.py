@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.catalog.glue import GlueCatalog
-from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.partitioning import PartitionField as IcebergPartitionField
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
@@ -35,6 +35,7 @@ from pyiceberg.types import (
 )
 
 from lake.contract import Contract, Field, FieldType, ListOf, PartitionField, Primitive
+from lake.errors import CommitConflictError, FindingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +49,13 @@ __all__ = [
     "QUARANTINE_COLUMNS",
     "columns",
     "ensure_table",
+    "evolve_table",
     "glue_catalog",
     "iceberg_schema",
     "table_properties",
 ]
+
+_EVOLVE_ATTEMPTS = 5
 
 QUARANTINE = "quarantine"
 """Name of the table of refused records, one in each owner's database."""
@@ -218,6 +222,79 @@ def ensure_table(
         properties=table_properties(target_mib),
     )
     return True
+
+
+def evolve_table(catalog: GlueCatalog, identifier: tuple[str, str], fields: tuple[Field, ...]) -> tuple[str, ...]:
+    """Give a table the columns and the wider types that a contract has grown; files and readers stay as they are.
+
+    A table may hold more than the contract says, and wider types: another version of the contract may have been here.
+
+    Args:
+        catalog: the table's.
+        identifier: database and table.
+        fields: what the contract says, all columns.
+
+    Returns:
+        the columns added or widened, in words; none where the table had it all.
+
+    Raises:
+        FindingError: there is no such table, or a column has another type, which would need a rewrite.
+        CommitConflictError: other writers were faster, again and again.
+    """
+    for _ in range(_EVOLVE_ATTEMPTS):
+        table = load_table(catalog, identifier)
+        if table is None:
+            raise FindingError(f"table {'.'.join(identifier)}: there is none; `lakehose apply` makes it")
+        steps = list(_steps(table.schema().as_struct(), iceberg_schema(fields).as_struct(), (), ".".join(identifier)))
+        if not steps:
+            return ()
+        try:
+            with table.update_schema() as update:
+                for path, kind, doc, is_new in steps:
+                    if is_new:
+                        update.add_column(path, kind, doc=doc)
+                    else:
+                        update.update_column(path, field_type=kind)
+        except CommitFailedException:
+            continue
+        return tuple(
+            f"{'.'.join(path)} {'added' if is_new else f'widened to {kind}'}" for path, kind, _, is_new in steps
+        )
+    raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {_EVOLVE_ATTEMPTS} times")
+
+
+_Step = tuple[tuple[str, ...], IcebergType, str | None, bool]
+
+
+def _steps(there: StructType, declared: StructType, above: tuple[str, ...], table: str) -> Iterator[_Step]:
+    """What to add or widen: path, type, description, and whether it is new."""
+    known = {one.name: one for one in there.fields}
+    for field in declared.fields:
+        path = (*above, field.name)
+        if field.name not in known:
+            yield path, field.field_type, field.doc, True
+        else:
+            yield from _type_steps(known[field.name].field_type, field.field_type, path, table)
+
+
+def _type_steps(there: IcebergType, declared: IcebergType, path: tuple[str, ...], table: str) -> Iterator[_Step]:
+    if isinstance(there, StructType) and isinstance(declared, StructType):
+        yield from _steps(there, declared, path, table)
+    elif isinstance(there, ListType) and isinstance(declared, ListType):
+        yield from _type_steps(there.element_type, declared.element_type, (*path, "element"), table)
+    elif there != declared and _widens(there, declared):
+        yield path, declared, None, False
+    elif there != declared and not _widens(declared, there):
+        raise FindingError(
+            f"table {table}: column {'.'.join(path)} is {there}, and the contract says {declared}, which would rewrite "
+            "it; a breaking change is a new major version: a dataset, and so a table, of its own"
+        )
+
+
+def _widens(old: IcebergType, new: IcebergType) -> bool:
+    if isinstance(old, DecimalType) and isinstance(new, DecimalType):
+        return old.scale == new.scale and old.precision < new.precision
+    return (type(old), type(new)) in {(IntegerType, LongType), (FloatType, DoubleType)}
 
 
 def load_table(catalog: GlueCatalog, identifier: tuple[str, str]) -> Table | None:

@@ -113,6 +113,7 @@ def run(  # noqa: PLR0917 - typer's options
 
 app.command(rich_help_panel="The lake")(lake.validate)
 app.command(rich_help_panel="The lake")(lake.audit)
+app.add_typer(lake.contract, name="contract", rich_help_panel="The lake")
 app.command(rich_help_panel="Data")(producers.send)
 app.command(rich_help_panel="Data")(athena.query)
 app.add_typer(firehose.app, name="firehose", rich_help_panel="Servers")

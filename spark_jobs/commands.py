@@ -35,6 +35,8 @@ __all__ = ["JOBS", "Scope", "run", "run_job"]
 JOBS = ("files", "ingest", "compact")
 """Jobs by name, in the order they are usually run."""
 
+_EVERY_HELP = "Ingest only: go on without an end, with a round every so many seconds, until SIGTERM."
+_RELIST_HELP = "Ingest only: list all objects first, for a lake whose queues came later, or a lost manifest."
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
 
@@ -81,13 +83,15 @@ def run(  # noqa: PLR0917 - typer's options
     dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
     owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
+    relist: Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)] = False,
+    every: Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a Spark job on this machine: the same code that a cluster runs."""
     given: CommandContext = context.obj
     _check_name(job)
     lake = given.lake()
-    _perform(job, lake, given.cloud(), Scope.of(lake, dataset, tenant, owner), as_json=as_json)
+    _perform(job, lake, given.cloud(), Scope.of(lake, dataset, tenant, owner), _Mode(every, relist), as_json=as_json)
 
 
 def run_job(job: str, arguments: list[str]) -> int:
@@ -98,13 +102,15 @@ def run_job(job: str, arguments: list[str]) -> int:
     parser.add_argument("--dataset", action="append", help="only this dataset; may be repeated")
     parser.add_argument("--tenant", action="append", help="only this tenant; may be repeated")
     parser.add_argument("--owner", help=_OWNER_HELP)
+    parser.add_argument("--every", type=float, metavar="SECONDS", help=_EVERY_HELP)
+    parser.add_argument("--relist", action="store_true", help=_RELIST_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:
         lake = read_lake(given.lake)
         cloud = Cloud.from_environment(lake.region, given.endpoint)
         scope = Scope.of(lake, given.dataset, given.tenant, given.owner)
-        _perform(job, lake, cloud, scope, as_json=given.json)
+        _perform(job, lake, cloud, scope, _Mode(given.every, given.relist), as_json=given.json)
     except LakehoseError as error:
         _say(f"{job}: {error}")
         return error.exit_code
@@ -119,11 +125,13 @@ def _check_name(job: str) -> None:
         raise TerminalError(f"job: {known_values(job, JOBS)}")
 
 
-def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, *, as_json: bool) -> None:
+def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
     from spark_jobs import compact, files, ingest  # noqa: PLC0415
+    from spark_jobs.continuous import run_rounds, stop_on_signals  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415
 
+    mode.check(job)
     with ExitStack() as stack:
 
         @cache
@@ -131,17 +139,46 @@ def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, *, as_json: bool)
             _say(f"{job}: starting Spark")
             return stack.enter_context(running_session(cloud, f"lakehose-{job}"))
 
+        def ingested(*, listed: bool = False) -> IngestReport:
+            return ingest.run(
+                spark(), lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say, listed=listed
+            )
+
         match job:
             case "files":
                 # without a new file, which is most of the time, there is no Spark to start
                 taken = files.run(spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
                 _print_files(taken, as_json=as_json)
+            case "ingest" if mode.every is not None:
+                with stop_on_signals() as stop:
+                    run_rounds(
+                        ingested, mode.every, stop, say=_say, report=lambda one: _print_round(one, as_json=as_json)
+                    )
             case "ingest":
-                ingested = ingest.run(spark(), lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
-                _print_ingest(ingested, as_json=as_json)
+                _print_ingest(ingested(listed=mode.relist), as_json=as_json)
             case _:
                 compacted = compact.run(spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
                 _print_compact(compacted, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """How ingest is run."""
+
+    every: float | None = None
+    """Seconds from round to round; None is one round."""
+    relist: bool = False
+
+    def check(self, job: str) -> None:
+        """Refuse what the job doesn't know.
+
+        Raises:
+            TerminalError: it doesn't go on without an end, or doesn't look for objects.
+        """
+        if job != "ingest" and (self.every is not None or self.relist):
+            raise TerminalError(f"--every and --relist: got job {job!r}, allowed is ingest")
+        if self.every is not None and (self.relist or self.every < 1):
+            raise TerminalError("--every: allowed is a number of seconds from 1, without --relist")
 
 
 def _say(text: str) -> None:
@@ -197,6 +234,18 @@ def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
     for series in report.busy:
         print(f"{series}: another ingest is at it; left to it")
     print(f"ingest: {len(report.batches)} batches in {report.seconds:.1f} s" if totals else "ingest: nothing new")
+
+
+def _print_round(report: IngestReport, *, as_json: bool) -> None:
+    """What a round of many did: a line where a table would be too much, nothing where it did nothing."""
+    if as_json:
+        _print_ingest(report, as_json=True)
+        return
+    total = sum(report.totals.values(), Counts())
+    if report.batches:
+        told = f"{total.records:,} records, {total.ingested:,} ingested, {total.duplicates:,} duplicates"
+        refused = total.quarantined + total.refused
+        print(f"round: {len(report.batches)} batches, {told}, {refused:,} refused; {report.seconds:.1f} s", flush=True)
 
 
 def _print_compact(report: CompactReport, *, as_json: bool) -> None:

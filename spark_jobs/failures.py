@@ -1,4 +1,4 @@
-"""Owns what Spark's failures become: a sentence about the cause, in place of two stack traces."""
+"""Owns what Spark's failures become: a sentence about the cause, and whether another try may help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
-from lake.errors import TerminalError
+from lake.errors import TerminalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,13 @@ __all__ = ["spoken"]
 _OURS = re.compile(r"lake\.errors\.\w+: (.+)")
 _CAUSE = re.compile(r"^Caused by: (?:[\w.$]+\.)?(\w+(?:Exception|Error): .+)$", re.MULTILINE)
 _LONGEST = 600
+# what AWS, or the way there, says when it is busy or away; a commit that others overtook
+_PASSING = re.compile(
+    r"SlowDown|Throttl|TooManyRequests|ProvisionedThroughputExceeded|RequestTimeout|ServiceUnavailable|InternalError"
+    r"|Status Code: 50[0234]|Connection (?:reset|refused)|ConnectException|SocketTimeoutException|SocketException"
+    r"|NoHttpResponseException|ConnectionClosedException|Acquire operation took longer|Unable to execute HTTP request"
+    r"|timed out|CommitFailedException|ConcurrentModification|executor .*lost|ExecutorLostFailure"
+)
 
 
 @contextmanager
@@ -30,7 +37,8 @@ def spoken(doing: str) -> Iterator[None]:
         doing: what was being done, for the sentence.
 
     Raises:
-        TerminalError: in place of Spark's exception, which is its cause.
+        TransientError: in place of Spark's exception, which is its cause, where another try may help.
+        TerminalError: in its place where it won't.
     """
     try:
         yield
@@ -38,7 +46,9 @@ def spoken(doing: str) -> Iterator[None]:
         text = str(error)
         ours = _OURS.search(text)
         if ours:
-            raise TerminalError(f"{doing}: {ours[1].strip()}") from error
+            kind = TransientError if "TransientError" in ours[0] else TerminalError
+            raise kind(f"{doing}: {ours[1].strip()}") from error
         causes = _CAUSE.findall(text)
         said = causes[-1] if causes else text.strip().partition("\n")[0]
-        raise TerminalError(f"{doing}: Spark failed: {said[:_LONGEST]}") from error
+        kind = TransientError if _PASSING.search(text) else TerminalError
+        raise kind(f"{doing}: Spark failed: {said[:_LONGEST]}") from error

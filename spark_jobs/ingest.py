@@ -14,25 +14,30 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.arrivals import Arrivals, relist
 from lake.errors import CommitConflictError, FindingError
-from lake.manifest import BatchId, BatchReceipt, Counts, Lane, Manifest
-from lake.tables import QUARANTINE, glue_catalog
+from lake.manifest import Arrival, BatchId, BatchReceipt, Counts, Lane, Manifest
+from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
 from spark_jobs.commit import History, commit
+from spark_jobs.dedup import id_spans
 from spark_jobs.failures import spoken
 from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
-from spark_jobs.objects import NO_TENANT, new_objects, stray_tenants
-from spark_jobs.plan import Plan, carve, read_plan, write_plan
+from spark_jobs.objects import StoredObject
+from spark_jobs.plan import Plan, carve, planned_series, read_plan, write_plan
 from spark_jobs.session import CATALOG, side_by_side
 from spark_jobs.tally import tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from mypy_boto3_s3 import S3Client
     from pyiceberg.catalog.glue import GlueCatalog
     from pyspark.sql import DataFrame, SparkSession
 
@@ -100,6 +105,7 @@ def run(
     clock: Callable[[], datetime] = _now,
     say: Callable[[str], None] = _silent,
     after: Callable[[str], None] = _silent,
+    listed: bool = False,
 ) -> IngestReport:
     """Ingest everything that is new.
 
@@ -113,6 +119,7 @@ def run(
         clock: tells the moment a batch is planned.
         say: takes a line about each batch.
         after: called with `plan`, `quarantine`, `data`, `receipt` after each step of a batch; tests stop it there.
+        listed: list all objects first, for a lake whose queues came later than its objects; the cost grows with it.
 
     Raises:
         DeclarationError: a dataset or tenant isn't declared.
@@ -120,12 +127,16 @@ def run(
         TerminalError: an object can't be read for a reason that isn't its content.
     """
     started = time.monotonic()
-    series = series_of(lake, cloud, datasets, tenants)
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
+    streams = _streams(lake, datasets, tenants)
+    if listed:
+        relist(cloud, manifest, streams)
+    Arrivals(lake, cloud, manifest, say).collect(streams, clock())
+    series = series_of(lake, manifest, datasets, tenants, planned_in=cloud.s3 if listed else None)
 
     def ingest(session: SparkSession, one: Series) -> _Outcome:
         # a session of its own, as the id of the batch being written is a setting of the session
-        job = _Ingest(session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after)
+        job = _Ingest(session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after, listed)
         with spoken(f"ingest of {one.stream.dataset.name}, {one.lane}, tenant {one.tenant}"):
             return job.run()
 
@@ -138,24 +149,38 @@ def run(
     )
 
 
+def _streams(lake: Lake, datasets: Collection[str] | None, tenants: Collection[str] | None) -> list[Stream]:
+    """Streams that carry any of what is asked for."""
+    kinds = {lake.dataset(name).name for name in datasets} if datasets else {one.name for one in lake.datasets}
+    asked = {lake.tenant(name).id for name in tenants} if tenants else {one.id for one in lake.tenants}
+    return [one for one in lake.streams() if one.dataset.name in kinds and asked.intersection(one.tenants)]
+
+
 def series_of(
-    lake: Lake, cloud: Cloud, datasets: Collection[str] | None = None, tenants: Collection[str] | None = None
+    lake: Lake,
+    manifest: Manifest,
+    datasets: Collection[str] | None = None,
+    tenants: Collection[str] | None = None,
+    *,
+    planned_in: S3Client | None = None,
 ) -> list[Series]:
-    """Every series there is, of the datasets and tenants asked for.
+    """Every series that has new objects, of the datasets and tenants asked for.
+
+    With `planned_in`, every series that ever had a batch too: their plans are listed there.
 
     Raises:
         DeclarationError: a dataset or tenant isn't declared.
     """
-    kinds = {lake.dataset(name).name for name in datasets} if datasets else {one.name for one in lake.datasets}
     asked = {lake.tenant(name).id for name in tenants} if tenants else {one.id for one in lake.tenants}
     found: list[Series] = []
-    for stream in lake.streams():
-        if stream.dataset.name not in kinds:
-            continue
-        found += [Series(stream, Lane.EVENTS, tenant) for tenant in stream.tenants if tenant in asked]
-        if asked.issuperset(stream.tenants):
-            found += [Series(stream, Lane.STRAYS, tenant) for tenant in stray_tenants(cloud.s3, stream)]
-            found.append(Series(stream, Lane.REFUSED, NO_TENANT))
+    for stream in _streams(lake, datasets, tenants):
+        everything = asked.issuperset(stream.tenants)
+        known = manifest.waiting_series(stream.owner, stream.dataset.name)
+        if planned_in is not None:
+            known += [one for one in planned_series(planned_in, stream) if one not in known]
+        for lane, tenant in known:
+            if tenant in asked if lane is Lane.EVENTS else everything:
+                found.append(Series(stream, lane, tenant))
     return found
 
 
@@ -179,6 +204,7 @@ class _Ingest:
     clock: Callable[[], datetime]
     say: Callable[[str], None]
     after: Callable[[str], None]
+    listed: bool
 
     @property
     def _stream(self) -> Stream:
@@ -196,6 +222,7 @@ class _Ingest:
     def run(self) -> _Outcome:
         """Finish what was begun, then take what is new."""
         outcome = _Outcome([], [])
+        self._evolve()
         # the table whose history numbers the batches
         target = self._stream.dataset.name if self.series.lane is Lane.EVENTS else QUARANTINE
         last = self._history(target).last_number(self.series.batch(0).series)
@@ -210,16 +237,32 @@ class _Ingest:
             return _Outcome(outcome.batches, outcome.rebuilt, self.series.batch(0).series)
         return outcome
 
+    def _evolve(self) -> None:
+        """Give the table what the contract has grown, whoever was first to hear of it."""
+        dataset = self._stream.dataset
+        if self.series.lane is Lane.EVENTS:
+            for grown in evolve_table(self.catalog, (self._database, dataset.name), columns(dataset.contract)):
+                self.say(
+                    f"table {self._database}.{dataset.name}: column {grown}, as contract {dataset.contract.version}"
+                )
+
     def _without_receipt(self, target: str, last: int) -> list[int]:
-        batches = self.manifest.batches(self._stream.owner, self._stream.dataset.name)
-        known = {one.number for one, _ in batches if one.series == self.series.batch(0).series}
-        if known and max(known) > last:
+        """Numbers of the batches that the table holds and the manifest doesn't know.
+
+        Receipts are written in order, so only what comes behind the last one can lack one, unless the manifest itself
+        lost some: they are all compared when everything is listed.
+        """
+        batch = self.series.batch(0)
+        known = self.manifest.numbers(batch) if self.listed else {self.manifest.last_receipt(batch)}
+        newest = max(known, default=0)
+        if newest > last:
             raise FindingError(
                 f"table {self._database}.{target}: its history ends at batch {last} of {self.series.batch(0).series}, "
-                f"and the manifest knows batch {max(known)}: the table was rolled back, or its snapshots were expired "
+                f"and the manifest knows batch {newest}: the table was rolled back, or its snapshots were expired "
                 "too far"
             )
-        return [number for number in range(1, last + 1) if number not in known]
+        first = 1 if self.listed else newest + 1
+        return [number for number in range(first, last + 1) if number not in known]
 
     def _rebuild(self, batch: BatchId) -> BatchReceipt:
         plan = read_plan(self.cloud.s3, self._stream.bucket, batch)
@@ -237,7 +280,7 @@ class _Ingest:
         if left is not None:
             self.say(f"batch {batch}: planned by a run that didn't finish it; doing so")
             return left
-        found = new_objects(self.cloud.s3, self.manifest, self._stream, self.series.lane, self.series.tenant)
+        found = self._waiting()
         if not found:
             return None
         version = self._stream.dataset.contract.version
@@ -246,6 +289,20 @@ class _Ingest:
         write_plan(self.cloud.s3, self._stream.bucket, plan)
         self.after("plan")
         return plan
+
+    def _waiting(self) -> list[StoredObject]:
+        """Objects that no batch has taken, as many as one may take; empty when there are none."""
+        owner, dataset = self._stream.owner, self._stream.dataset.name
+        while True:
+            asked = self.manifest.waiting(
+                owner, dataset, self.series.lane, self.series.tenant, self.lake.jobs.ingest_objects
+            )
+            taken = self.manifest.taken_of(asked)
+            # S3 told of them again, after a batch had taken them
+            self.manifest.settled(taken)
+            found = [StoredObject(one.uri, one.size) for one in asked if one not in taken]
+            if found or not taken:
+                return found
 
     def _batch(self, plan: Plan) -> BatchReceipt:
         """Do of a batch whatever isn't done yet."""
@@ -261,17 +318,22 @@ class _Ingest:
                 committed = refused
         receipt = self._receipt(plan, counted, committed)
         self.manifest.record(receipt)
+        self.manifest.settled(self._arrivals(plan))
         self.after("receipt")
         self.say(_told(receipt, time.monotonic() - started))
         return receipt
 
-    def _records(self, plan: Plan) -> DataFrame:
-        return judged_records(self.spark, plan.objects, self.cloud, self._rules())
+    def _arrivals(self, plan: Plan) -> list[Arrival]:
+        place = (self._stream.owner, self._stream.dataset.name, self.series.lane, self.series.tenant)
+        return [Arrival(*place, one.uri, one.size) for one in plan.objects]
 
-    def _rules(self) -> Rules:
+    def _records(self, plan: Plan) -> DataFrame:
+        return judged_records(self.spark, plan.objects, self.cloud, self._rules(plan))
+
+    def _rules(self, plan: Plan) -> Rules:
         match self.series.lane:
             case Lane.EVENTS:
-                return Events(self._stream.dataset.contract, self.series.tenant)
+                return Events(self._stream.dataset.contract, self.series.tenant, plan.planned_at_ms)
             case Lane.STRAYS:
                 return Strays(self.series.tenant, self._stream.tenants)
             case Lane.REFUSED:
@@ -306,7 +368,9 @@ class _Ingest:
 
     def _commit_rows(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed:
         history = self._history(self._stream.dataset.name)
-        rows = _fresh(records, None if history.is_empty else f"{CATALOG}.{history.name}", counted.event_ids)
+        table = None if history.is_empty else f"{CATALOG}.{history.name}"
+        spans = id_spans(records, counted.event_ids, self._stream.dataset.contract.dedup_days, plan.planned_at_ms)
+        rows = _fresh(records, table, spans)
         rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
         return commit(self.spark, history, plan.batch, rows, distribution="hash")
 
@@ -347,18 +411,19 @@ def _persisted(records: DataFrame) -> Iterator[DataFrame]:
         kept.unpersist()
 
 
-def _fresh(records: DataFrame, table: str | None, event_ids: tuple[str, str] | None) -> DataFrame:
+def _fresh(records: DataFrame, table: str | None, spans: Sequence[tuple[str, str]]) -> DataFrame:
     """Of each event the first record, unless the table has it.
 
-    The table is asked only for the batch's span of event ids: they are ordered by time, so files of other times are
-    left out by their statistics.
+    The table is asked only for the spans of event ids that the batch holds: they are ordered by time, so files of other
+    times are left out by their statistics.
     """
     good = records.where("reason IS NULL")
     place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
     first = good.selectExpr("object", "event", "event_id", f"{place} AS place").where("place = 1")
-    if table is None or event_ids is None:
+    if table is None or not spans:
         return first
-    there = records.sparkSession.table(table).where(F.col("event_id").between(*event_ids)).select("event_id")
+    within = reduce(or_, (F.col("event_id").between(*span) for span in spans))
+    there = records.sparkSession.table(table).where(within).select("event_id")
     return first.join(there, "event_id", "left_anti")
 
 

@@ -21,8 +21,8 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 from lake.contract import Field, Primitive
 from lake.envelope import Identity, salvage
 from lake.error_record import ErrorRecord
-from lake.manifest import Lane
-from spark_jobs.objects import NO_TENANT, ObjectLines, read_objects
+from lake.manifest import NO_TENANT, Lane
+from spark_jobs.objects import ObjectLines, read_objects
 from spark_jobs.records import ENVELOPE_FIELDS, Judge, Reason, Refusal, Row
 from spark_jobs.values import arrow_struct, arrow_type, spark_type
 
@@ -94,6 +94,8 @@ class Events:
 
     contract: Contract
     tenant: str
+    planned_at_ms: int
+    """The moment that "now" is for its records, the same whenever the batch is done again."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -102,7 +104,7 @@ class Events:
 
     def judge(self) -> Callable[[bytes], Judged]:
         """Judge by the contract."""
-        decide = Judge(self.contract, self.tenant).judge
+        decide = Judge(self.contract, self.tenant, _EPOCH + timedelta(milliseconds=self.planned_at_ms)).judge
 
         def judge(raw: bytes) -> Judged:
             fate = decide(raw)

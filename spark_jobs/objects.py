@@ -1,4 +1,4 @@
-"""Owns objects in S3: finding the ones no batch has taken, and reading them in Spark's tasks.
+"""Owns objects in S3: reading them in Spark's tasks.
 
 Objects are fetched by their keys, one request an object: a key may hold characters that Hadoop's paths can't, nothing
 is listed again, and an object that can't be unpacked says so in place of failing the job.
@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lake.clients import Cloud
-from lake.errors import TerminalError
-from lake.manifest import Lane
-from lake.names import Names
+from lake.clients import Cloud, is_passing
+from lake.errors import TerminalError, TransientError
 from lake.provision import error_code
 
 if TYPE_CHECKING:
@@ -30,22 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from pyspark.sql import DataFrame, SparkSession
 
-    from lake.declaration import Stream
-    from lake.manifest import Manifest
 
-__all__ = [
-    "NO_TENANT",
-    "ObjectLines",
-    "StoredObject",
-    "new_objects",
-    "prefixes",
-    "read_objects",
-    "shares",
-    "stray_tenants",
-]
-
-NO_TENANT = "-"
-"""Tenant of a series whose prefix names none."""
+__all__ = ["ObjectLines", "StoredObject", "read_objects", "shares"]
 
 _TASK_BYTES = 8 * 2**20  # of objects as stored, for one task: unpacked about 100 MB
 _AHEAD = 4  # objects that a task fetches ahead
@@ -60,68 +44,6 @@ class StoredObject:
     """`s3://bucket/key`."""
     size: int
     """Bytes."""
-
-
-def prefixes(s3: S3Client, stream: Stream, lane: Lane, tenant: str) -> tuple[str, ...]:
-    """Prefixes below which the objects of a series lie.
-
-    Args:
-        s3: S3.
-        stream: stream that wrote them.
-        lane: which of its lanes.
-        tenant: tenant of the prefix; `-` for what names none.
-    """
-    if lane is Lane.REFUSED:
-        return tuple(f"{kind}{stream.dataset.name}/" for kind in _level(s3, stream.bucket, "errors/"))
-    if lane is Lane.STRAYS and tenant == NO_TENANT:
-        found = _level(s3, stream.bucket, Names.processed_prefix(stream.dataset.name))
-        return tuple(one for one in found if _claimed(one) == NO_TENANT)
-    return (Names.processed_prefix(stream.dataset.name, tenant),)
-
-
-def stray_tenants(s3: S3Client, stream: Stream) -> list[str]:
-    """Tenants under which something was delivered and which the stream doesn't carry; `-` where none is named."""
-    found = _level(s3, stream.bucket, Names.processed_prefix(stream.dataset.name))
-    return sorted({_claimed(one) for one in found} - set(stream.tenants))
-
-
-def _claimed(prefix: str) -> str:
-    """Tenant in a prefix (or a key) below a dataset's; `-` where it names none.
-
-    >>> _claimed("processed/flights/tenant=jfk/")
-    'jfk'
-    """
-    last = prefix.removesuffix("/").rpartition("/")[2]
-    named = prefix.endswith("/") and last.startswith("tenant=")
-    return (last.removeprefix("tenant=") if named else "") or NO_TENANT
-
-
-def _level(s3: S3Client, bucket: str, prefix: str) -> list[str]:
-    """Folders and objects right below a prefix."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    found: list[str] = []
-    for page in pages:
-        found += [one["Prefix"] for one in page.get("CommonPrefixes", [])]
-        found += [one["Key"] for one in page.get("Contents", []) if one["Key"] != prefix]
-    return sorted(found)
-
-
-def new_objects(s3: S3Client, manifest: Manifest, stream: Stream, lane: Lane, tenant: str) -> list[StoredObject]:
-    """Objects of a series that no batch has taken, in the order of their keys.
-
-    It lists all there are: the cost grows with the series.
-    """
-    found: set[StoredObject] = set()
-    for prefix in prefixes(s3, stream, lane, tenant):
-        taken = manifest.taken(stream.owner, stream.dataset.name, f"s3://{stream.bucket}/{prefix}")
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix)
-        for page in pages:
-            for one in page.get("Contents", []):
-                uri = f"s3://{stream.bucket}/{one['Key']}"
-                # a console makes empty objects named like folders
-                if uri not in taken and not (one["Key"].endswith("/") and one["Size"] == 0):
-                    found.add(StoredObject(uri, one["Size"]))
-    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -202,11 +124,12 @@ def _fetch(s3: S3Client, uri: str) -> ObjectLines:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
         body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, OSError) as error:
         # by its code: the client's own class for it may be another one where two threads meet their first error
         if isinstance(error, ClientError) and error_code(error) == "NoSuchKey":
             return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
-        raise TerminalError(f"object {uri}: it can't be read: {error}") from error
+        kind = TransientError if is_passing(error) else TerminalError
+        raise kind(f"object {uri}: it can't be read: {error}") from error
     if body[:2] != _GZIP:
         fake = bool(body) and key.endswith(".gz")
         return ObjectLines(uri, body, "the object's name ends with .gz, and it isn't gzip" if fake else None)

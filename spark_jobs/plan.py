@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from lake.errors import CommitConflictError, TerminalError
+from lake.manifest import Lane
 from lake.names import Names
 from lake.provision import error_code
 from spark_jobs.objects import StoredObject
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-    from lake.declaration import Jobs
+    from lake.declaration import Jobs, Stream
     from lake.manifest import BatchId
 
-__all__ = ["Plan", "carve", "read_plan", "write_plan"]
+__all__ = ["Plan", "carve", "planned_series", "read_plan", "write_plan"]
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,14 @@ def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
     if raw["batch"] != str(batch):
         raise TerminalError(f"plan s3://{place}/{key}: it is of batch {raw['batch']}, not {batch}")
     return plan
+
+
+def planned_series(s3: S3Client, stream: Stream) -> list[tuple[Lane, str]]:
+    """Lanes and tenants of a stream that ever had a batch planned."""
+    found: list[tuple[Lane, str]] = []
+    for lane in Lane:
+        prefix = Names.plan_key(stream.dataset.name, "", lane, 0).rpartition("/")[0]
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix, Delimiter="/")
+        folders = [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]
+        found += [(lane, folder.removesuffix("/").rpartition("/")[2].removeprefix("tenant=")) for folder in folders]
+    return found

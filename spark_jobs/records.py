@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +23,7 @@ from spark_jobs.values import Trouble, converter, has_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from lake.contract import Contract
 
@@ -41,6 +43,8 @@ class Reason(StrEnum):
     UNKNOWN_DATASET = "unknown_dataset"
     UNKNOWN_SCHEMA_VERSION = "unknown_schema_version"
     """Another major version than the contract's."""
+    CLOCK_SKEW = "clock_skew"
+    """It says it happened later than the contract's limit from now."""
     UNKNOWN_TENANT = "unknown_tenant"
     """The stream doesn't carry the tenant that it was delivered under."""
     MALFORMED_ERROR_RECORD = "malformed_error_record"
@@ -69,6 +73,7 @@ ENVELOPE_FIELDS = tuple(
     for name in ENVELOPE
 )
 _KEYS = ("event_id", "tenant", "producer_id")
+_EVENT_TIME = ENVELOPE.index("event_time")
 _LONGEST = 256  # characters of each of them; what salvage reads at most
 _LARGEST_SEQUENCE = 2**63 - 1
 _VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
@@ -79,7 +84,9 @@ _ENVELOPE_KEYS = frozenset((*ENVELOPE, "payload"))
 class Judge:
     """Judges the records of one dataset that lie under one tenant's prefix."""
 
-    def __init__(self, contract: Contract, tenant: str) -> None:
+    def __init__(self, contract: Contract, tenant: str, now: datetime) -> None:
+        self._now = now
+        self._latest = now + timedelta(minutes=contract.skew_minutes)
         self._contract = contract
         self._tenant = tenant
         self._major = contract.version.partition(".")[0]
@@ -102,7 +109,7 @@ class Judge:
         values = _take(record, self._envelope, trouble)
         payload: Any = record.get("payload")
         _check_envelope(record, payload, trouble)
-        refused = self._refused(record, trouble)
+        refused = self._refused(record, trouble) or self._ahead(record, values)
         if refused is not None:
             return refused
         values += _take(payload, self._fields, trouble)
@@ -141,6 +148,13 @@ class Judge:
             message = f"the record says schema_version {version[:_LONGEST]}, and {contract}"
             return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, message, _identity(record))
         return None
+
+    def _ahead(self, record: dict[str, Any], values: list[Any]) -> Refusal | None:
+        if values[_EVENT_TIME] <= self._latest:
+            return None
+        limit = f"{self._contract.skew_minutes:,} minutes from {self._now:%Y-%m-%dT%H:%M:%SZ}"
+        message = f"event_time: got {record['event_time']}, allowed is at most {limit}, when it was ingested"
+        return Refusal(Reason.CLOCK_SKEW, message, _identity(record))
 
     def _rescued(self, record: dict[str, Any], payload: dict[str, Any], trouble: Trouble) -> str | None:
         kept = {} if payload.keys() <= self._known else {k: v for k, v in payload.items() if k not in self._known}

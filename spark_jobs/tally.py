@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.manifest import NO_TENANT
 from lake.ranges import Ranges
-from spark_jobs.objects import NO_TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

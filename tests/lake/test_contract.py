@@ -113,7 +113,7 @@ def test_a_partition_by_an_unknown_column_is_refused(tmp_path):
 def test_an_unknown_property_of_ours_is_refused_and_others_are_left_alone(tmp_path):
     head = HEAD + "    customProperties: [{property: other.tool, value: 1}, {property: lakehose.sortby, value: [a]}]\n"
     said = refusal(tmp_path, ["{name: a, logicalType: string}"], head)
-    assert "got 'lakehose.sortby', allowed are: lakehose.partitionBy, lakehose.sortBy" in said
+    assert "got 'lakehose.sortby', allowed are: lakehose.clockSkewMinutes, lakehose.dedupDays, " in said
 
 
 def test_a_contract_of_another_dataset_is_refused(tmp_path):
@@ -126,3 +126,11 @@ def test_a_contract_of_another_dataset_is_refused(tmp_path):
 def test_a_version_that_is_none_is_refused(tmp_path):
     said = refusal(tmp_path, ["{name: a, logicalType: string}"], HEAD.replace("1.2.3", "v1"))
     assert said == "trips.yaml: version: got 'v1', allowed is MAJOR.MINOR.PATCH, as in 1.0.0"
+
+
+@pytest.mark.parametrize("value", ["0", "seven", "true", "[7]", "4000"])
+def test_a_window_that_is_no_number_of_days_is_refused_with_what_is_allowed(tmp_path, value):
+    head = HEAD + f"    customProperties: [{{property: lakehose.dedupDays, value: {value}}}]\n"
+    said = refusal(tmp_path, ["{name: a, logicalType: string}"], head)
+    assert "lakehose.dedupDays: got " in said
+    assert said.endswith("allowed are 1 to 3650")

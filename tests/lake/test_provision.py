@@ -1,6 +1,8 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lake.contract import Field, Primitive
@@ -23,6 +25,7 @@ def test_the_first_time_everything_is_made(first):
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "key": 4,
         "bucket": 4,
+        "queue": 2,
         "database": 4,
         "table": 7,
         "manifest": 1,
@@ -67,9 +70,37 @@ def test_a_table_has_the_contracts_columns_and_layout(first, cloud):
     assert table.properties["write.target-file-size-bytes"] == "134217728"
 
 
-def test_a_contract_that_grew_a_column_is_not_ignored(first, cloud):
+def test_a_contract_that_grew_a_column_and_a_type_evolves_its_tables_and_keeps_their_rows(first, cloud):
+    catalog, name = glue_catalog(cloud), ("provisioned_ewr_demo", "flights")
+    table = catalog.load_table(name)
+    moment = pa.array([datetime(2013, 1, 1, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))
+    table.append(pa.table({"event_id": ["e-1"], "event_time": moment, "distance": pa.array([7], pa.int32())}))
     dataset = LAKE.datasets[0]
-    grown = replace(dataset.contract, fields=(*dataset.contract.fields, Field("gate", Primitive("string"))))
+    wider = tuple(
+        replace(one, type=Primitive("long")) if one.name == "distance" else one for one in dataset.contract.fields
+    )
+    grown = replace(dataset.contract, fields=(*wider, Field("gate", Primitive("string"), description="Where")))
     lake = replace(LAKE, datasets=(replace(dataset, contract=grown),))
-    with pytest.raises(FindingError, match=r"flights: the contract has columns that the table lacks: gate"):
+    changed = [one for one in provision_storage(lake, cloud) if one.outcome is not Outcome.UNCHANGED]
+    assert [(one.name, one.outcome) for one in changed] == [
+        (f"provisioned_{tenant}_demo.flights", Outcome.UPDATED) for tenant in ("ewr", "jfk", "lga")
+    ]
+    table = catalog.load_table(name)
+    assert (str(table.schema().find_type("distance")), str(table.schema().find_type("gate"))) == ("long", "string")
+    assert table.schema().find_field("gate").doc == "Where"
+    rows = table.scan(selected_fields=("event_id", "distance", "gate")).to_arrow().to_pylist()
+    assert rows == [{"event_id": "e-1", "distance": 7, "gate": None}]
+    # the older contract goes on with the table that grew
+    assert {one.outcome for one in provision_storage(LAKE, cloud)} == {Outcome.UNCHANGED}
+
+
+def test_a_contract_whose_column_is_of_another_type_is_refused_with_the_way_out(first, cloud):
+    dataset = LAKE.datasets[0]
+    other = tuple(
+        replace(one, type=Primitive("string")) if one.name == "flight" else one for one in dataset.contract.fields
+    )
+    lake = replace(LAKE, datasets=(replace(dataset, contract=replace(dataset.contract, fields=other)),))
+    with pytest.raises(
+        FindingError, match=r"column flight is int, and the contract says string, .*a dataset, and so a"
+    ):
         list(provision_storage(lake, cloud))

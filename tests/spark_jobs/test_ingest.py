@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -14,6 +14,7 @@ from lake.errors import DeclarationError, FindingError, TerminalError
 from lake.manifest import Counts, ProducerLedger
 from lake.ranges import Ranges
 from spark_jobs import compact
+from spark_jobs.dedup import first_id
 
 AT_NOON = datetime(2013, 2, 1, 12, tzinfo=UTC)
 DATA = "visits/events/solo/solo"
@@ -29,6 +30,10 @@ def stop_after(step):
             raise Stop
 
     return after
+
+
+def world_contract():
+    return Contract("visits", "1.2.0", (Field("page", Primitive("string")), Field("seconds", Primitive("int"))), (), ())
 
 
 def ids(world, owner="solo"):
@@ -205,6 +210,7 @@ def test_an_object_that_vanished_after_it_was_planned_does_not_stop_the_series_f
 
 def test_an_object_that_may_not_be_read_is_named_in_one_sentence_and_stops_no_other_series(shared):
     shared.deliver("a", [shared.event(1, "ann")], "ann")
+    shared.deliver("b", [shared.event(1)])
     plan = {
         "batch": "visits/events/solo/solo/1",
         "schema_version": "1.0.0",
@@ -366,19 +372,19 @@ def test_a_receipt_that_was_lost_is_made_again_just_as_it_was(world):
         TableName=lake.names.manifest_table(),
         Key={"pk": {"S": "solo#visits"}, "sk": {"S": "batch#events#solo#000000001"}},
     )
-    report = world.ingest()
+    report = world.ingest(listed=True)
     assert (report.rebuilt, report.batches) == ((receipt,), ())
 
 
 def test_of_two_runs_that_plan_the_same_batch_one_leaves(world):
     world.deliver("a", [world.event(1)])
-    inner = []
+    inner, asked = [], []
 
     def meanwhile():
-        # the moment is asked for between finding what is new and writing the plan
-        if not inner:
-            inner.append(None)
-            inner[0] = world.ingest()
+        # the moment is asked for first when a run begins, then between finding what is new and writing the plan
+        asked.append(None)
+        if len(asked) == 2:
+            inner.append(world.ingest())
         return AT_NOON
 
     outer = world.ingest(clock=meanwhile)
@@ -434,6 +440,7 @@ def test_a_table_that_lost_its_history_is_not_ingested_again(world):
             "counts": {"M": {}},
         },
     )
+    world.deliver("b", [world.event(2)])
     with pytest.raises(
         FindingError, match=r"its history ends at batch 1 of visits/events/solo/solo, and the manifest knows"
     ):
@@ -476,3 +483,49 @@ def test_the_audit_balances_over_all_lanes(shared):
 
 def gather_without_server(world):
     return gather(world.lake, world.cloud, "visits")
+
+
+def test_an_event_that_comes_again_after_the_contracts_window_is_taken_as_new(worlds):
+    world = worlds(replace(world_contract(), dedup_days=7))
+    made = datetime(2026, 3, 1, tzinfo=UTC)
+    event = world.event(1, event_id=f"{first_id(round(made.timestamp() * 1000))}-7000-8000-000000000001")
+    for name, days in (("a", 1), ("b", 6), ("c", 9)):
+        world.deliver(name, [event])
+        world.ingest(clock=lambda days=days: made + timedelta(days=days))
+    assert sorted(row["_batch"] for row in world.rows("solo")) == [1, 3]
+
+
+def test_an_event_of_a_clock_far_ahead_is_quarantined_with_the_limit(worlds):
+    world = worlds(replace(world_contract(), skew_minutes=60))
+    noon = datetime(2013, 1, 1, 12, tzinfo=UTC)
+    ahead = {minutes: (noon + timedelta(minutes=minutes)).isoformat() for minutes in (59, 61)}
+    world.deliver("a", [world.event(number, event_time=time) for number, time in enumerate(ahead.values(), 1)])
+    world.ingest(clock=lambda: noon)
+    assert [row["sequence"] for row in world.rows("solo")] == [1]
+    (refused,) = world.rows("solo", "quarantine")
+    assert (refused["reason"], refused["sequence"]) == ("clock_skew", 2)
+    assert refused["message"] == (
+        "event_time: got 2013-01-01T13:01:00+00:00, allowed is at most 60 minutes from 2013-01-01T12:00:00Z, "
+        "when it was ingested"
+    )
+
+
+def test_a_contract_that_grew_evolves_the_table_and_old_producers_go_on_beside_new_ones(world):
+    world.deliver("a", [world.event(1)])
+    world.ingest()
+    (dataset,) = world.lake.datasets
+    wider = tuple(
+        replace(one, type=Primitive("long")) if one.name == "seconds" else one for one in dataset.contract.fields
+    )
+    grown = replace(dataset.contract, version="1.3.0", fields=(*wider, Field("gate", Primitive("string"))))
+    world.lake = replace(world.lake, datasets=(replace(dataset, contract=grown),))
+    new = world.event(2, schema_version="1.3.0", payload={"page": "/", "seconds": 2**40, "gate": "B7"})
+    world.deliver("b", [new, world.event(3)])
+    said = []
+    world.ingest(say=said.append)
+    assert [(row["seconds"], row["gate"]) for row in world.rows("solo")] == [(1, None), (2**40, "B7"), (3, None)]
+    assert [line.split("column ")[1] for line in said if "column" in line] == [
+        "seconds widened to long, as contract 1.3.0",
+        "gate added, as contract 1.3.0",
+    ]
+    assert world.rows("solo", "quarantine") == []

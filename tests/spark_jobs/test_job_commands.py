@@ -56,8 +56,8 @@ def test_a_declaration_that_is_not_there_is_named(capsys):
     assert capsys.readouterr().err == "compact: nowhere.yaml: no such file; name the declaration with --lake\n"
 
 
-def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, ministack, tmp_path):
-    world.deliver("a", [world.event(1), b"{bad"])
+def declare(world, folder):
+    """Write a world's declaration as files."""
     contract = {
         "apiVersion": "v3.1.0",
         "kind": "DataContract",
@@ -68,6 +68,8 @@ def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, min
             {
                 "name": "visits",
                 "logicalType": "object",
+                # the tests' event ids are of 2024
+                "customProperties": [{"property": "lakehose.dedupDays", "value": 3650}],
                 "properties": [
                     {"name": "page", "logicalType": "string", "required": True},
                     {"name": "seconds", "logicalType": "integer", "physicalType": "int"},
@@ -81,8 +83,13 @@ def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, min
         "tenants": {"solo": {"tier": "dedicated"}},
         "datasets": {"visits": {"contract": "visits.yaml"}},
     }
-    (tmp_path / "visits.yaml").write_text(json.dumps(contract))
-    (tmp_path / "lake.yaml").write_text(json.dumps(lake))
+    (folder / "visits.yaml").write_text(json.dumps(contract))
+    (folder / "lake.yaml").write_text(json.dumps(lake))
+
+
+def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, ministack, tmp_path):
+    world.deliver("a", [world.event(1), b"{bad"])
+    declare(world, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "spark_jobs.ingest", "--lake", "lake.yaml", "--endpoint", ministack, "--json"],
         cwd=tmp_path,
@@ -103,3 +110,33 @@ def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, min
     }
     assert [one["batch"] for one in printed["batches"]] == ["visits/events/solo/solo/1"]
     assert "1 objects, 1 ingested, 1 quarantined" in done.stderr
+
+
+def test_without_an_end_it_takes_what_comes_until_it_is_asked_to_stop(world, ministack, tmp_path):
+    declare(world, tmp_path)
+    world.deliver("a", [world.event(1)])
+    command = [sys.executable, "-m", "spark_jobs.ingest", "--endpoint", ministack, "--every", "1"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "1 ingested" in process.stdout.readline()
+        world.deliver("b", [world.event(2), world.event(1)])
+        assert "2 records, 1 ingested, 1 duplicates" in process.stdout.readline()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert [row["sequence"] for row in world.rows("solo")] == [1, 2]
+
+
+def test_only_ingest_goes_on_without_an_end(capsys):
+    assert run_job("compact", ["--lake", str(LAKE), "--every", "5"]) == 2
+    assert capsys.readouterr().err == "compact: --every and --relist: got job 'compact', allowed is ingest\n"

@@ -17,6 +17,7 @@ VISITS = Contract(
     partition=(),
     sort=(),
 )
+NOW = datetime(2013, 2, 1, tzinfo=UTC)
 WHO = Identity("e-1", "ann", "phone", 7)
 
 
@@ -36,14 +37,14 @@ def event(**changes):
 
 def judge(record, contract=VISITS):
     raw = record if isinstance(record, bytes) else json.dumps(record).encode()
-    return Judge(contract, "ann").judge(raw)
+    return Judge(contract, "ann", NOW).judge(raw)
 
 
 def of_type(kind, value, *, required=False):
     """What becomes of a record whose only field is of a type."""
     contract = Contract("visits", "1.2.0", (Field("x", kind, required=required),), (), ())
     raw = json.dumps(event(payload={"x": "VALUE"})).replace('"VALUE"', value if isinstance(value, str) else "")
-    found = Judge(contract, "ann").judge(raw.encode())
+    found = Judge(contract, "ann", NOW).judge(raw.encode())
     return found.values[7] if isinstance(found, Row) else found
 
 
@@ -193,7 +194,7 @@ def test_unknown_fields_inside_objects_and_lists_are_rescued_by_their_path():
     item = StructOf((Field("sku", Primitive("string")),))
     contract = Contract("visits", "1.0.0", (Field("home", item), Field("cart", ListOf(item))), (), ())
     payload = {"home": {"sku": "a", "colour": 1}, "cart": [{"sku": "b", "colour": 2}, {"sku": "c"}, {"colour": 3}]}
-    found = Judge(contract, "ann").judge(json.dumps(event(payload=payload)).encode())
+    found = Judge(contract, "ann", NOW).judge(json.dumps(event(payload=payload)).encode())
     assert found.values[7:9] == ({"sku": "a"}, [{"sku": "b"}, {"sku": "c"}, {"sku": None}])
     assert json.loads(found.values[-1]) == {"home": {"colour": 1}, "cart[]": [{"colour": 2}, {"colour": 3}]}
 
@@ -273,7 +274,7 @@ def test_what_is_wrong_or_missing_inside_is_named_by_its_path():
     contract = Contract("visits", "1.0.0", (Field("cart", ListOf(item)), Field("home", item)), (), ())
 
     def message(payload):
-        return Judge(contract, "ann").judge(json.dumps(event(payload=payload)).encode()).message
+        return Judge(contract, "ann", NOW).judge(json.dumps(event(payload=payload)).encode()).message
 
     assert message({"cart": [{"n": 1}], "home": {}}) == "missing: cart[].sku, home.sku"
     assert message({"cart": [{"sku": "a", "n": "1"}, 5]}) == (

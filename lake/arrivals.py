@@ -1,0 +1,219 @@
+"""Owns how new objects become known: by S3's events, taken from a queue into the manifest, and by a bounded listing.
+
+S3 tells a queue of each object that a door has written; a run takes what the queue holds, notes it in the manifest and
+only then deletes the messages. S3 delivers nearly every event, and says that it may lose one: so each run also lists a
+few of the prefixes that are written to these days, in turn, and notes what it didn't know. Neither grows with the lake.
+
+Events: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+from botocore.exceptions import ClientError
+
+from lake.errors import FindingError
+from lake.manifest import NO_TENANT, Arrival, Lane
+from lake.names import Names
+from lake.provision import error_code, queue_is_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+    from lake.clients import Cloud
+    from lake.declaration import Lake, Stream
+    from lake.manifest import Manifest
+
+__all__ = ["Arrivals", "lane_of", "relist"]
+
+_AT_ONCE = 10  # messages of one call: the most SQS gives
+_INVISIBLE_SECONDS = 120  # to others, while we note them down
+_EMPTY_ANSWERS = 2  # one empty answer may come from a part of the queue that has none
+_RECEIVERS = 4
+_NET_PREFIXES = 24  # listed in a run, in turn
+_NET_PAGES = 5  # of 1,000 objects of each
+_NET_DAYS = 3
+
+
+def lane_of(stream: Stream, key: str) -> tuple[Lane, str] | None:
+    """Lane and tenant of an object in a stream's bucket, by its key; None where it isn't one of the stream's.
+
+    >>> str(lane_of(stream, "processed/flights/tenant=ewr/year=2013/x.gz"))  # doctest: +SKIP
+    "(<Lane.EVENTS: 'events'>, 'ewr')"
+    """
+    door, _, rest = key.partition("/")
+    if door == "errors":
+        _, _, behind = rest.partition("/")
+        return (Lane.REFUSED, NO_TENANT) if behind.startswith(f"{stream.dataset.name}/") else None
+    prefix = Names.processed_prefix(stream.dataset.name)
+    if not key.startswith(prefix):
+        return None
+    folder, slash, _ = key.removeprefix(prefix).partition("/")
+    tenant = folder.removeprefix("tenant=") if slash and folder.startswith("tenant=") else ""
+    if not tenant:
+        return Lane.STRAYS, NO_TENANT
+    return (Lane.EVENTS if tenant in stream.tenants else Lane.STRAYS), tenant
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Takes what is new into the manifest."""
+
+    lake: Lake
+    cloud: Cloud
+    manifest: Manifest
+    say: Callable[[str], None]
+
+    def collect(self, streams: Sequence[Stream], now: datetime) -> int:
+        """Note down what the queues tell and what the net finds; answers how many objects were told of.
+
+        Args:
+            streams: the streams whose objects are asked for; a queue tells of all streams into its bucket.
+            now: the net lists the days before it.
+
+        Raises:
+            FindingError: a queue is missing.
+        """
+        owners = sorted({one.owner for one in streams})
+        with ThreadPoolExecutor(max(1, min(8, len(owners)))) as pool:
+            told = sum(pool.map(self._drain, owners))
+        return told + sum(self._cast_net(one, now) for one in streams)
+
+    def _drain(self, owner: str) -> int:
+        name = self.lake.names.queue(owner)
+        sqs = self.cloud.sqs
+        try:
+            url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        except ClientError as error:
+            if not queue_is_missing(error):
+                raise
+            raise FindingError(f"queue {name}: there is none; `lakehose apply` makes it") from None
+        streams = [one for one in self.lake.streams() if one.owner == owner]
+        with ThreadPoolExecutor(_RECEIVERS) as pool:
+            return sum(pool.map(lambda _: self._receive(sqs, url, streams), range(_RECEIVERS)))
+
+    def _receive(self, sqs: SQSClient, url: str, streams: Sequence[Stream]) -> int:
+        empty = told = 0
+        while empty < _EMPTY_ANSWERS:
+            answer = sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_INVISIBLE_SECONDS
+            )
+            messages = answer.get("Messages", [])
+            empty = 0 if messages else empty + 1
+            if not messages:
+                continue
+            arrivals, done = self._read(messages, streams)
+            self.manifest.arrived(arrivals)
+            told += len(arrivals)
+            if done:
+                # what isn't deleted is told again, and noted again, which changes nothing
+                sqs.delete_message_batch(QueueUrl=url, Entries=done)  # type: ignore[arg-type]
+        return told
+
+    def _read(
+        self, messages: Iterable[MessageTypeDef], streams: Sequence[Stream]
+    ) -> tuple[list[Arrival], list[dict[str, str]]]:
+        found: list[Arrival] = []
+        done: list[dict[str, str]] = []
+        for number, message in enumerate(messages):
+            try:
+                found += _arrivals(json.loads(message["Body"]), streams)
+            except (ValueError, KeyError, TypeError) as error:
+                # left in the queue, SQS puts it aside after a few rounds, into the queue of dead letters
+                self.say(f"queue of {streams[0].owner}: a message that is no event of S3: {error!r}")
+                continue
+            done.append({"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]})
+        return found, done
+
+    def _cast_net(self, stream: Stream, now: datetime) -> int:
+        """List a few recent prefixes, starting behind the last one of the run before."""
+        prefixes = list(_recent(stream, _error_folders(self.cloud.s3, stream), now))
+        start = self.manifest.net_position(stream.owner, stream.dataset.name) % len(prefixes)
+        turn = list(islice(cycle(prefixes), start, start + min(_NET_PREFIXES, len(prefixes))))
+        found = 0
+        for prefix in turn:
+            for arrivals in _listed(self.cloud.s3, stream, prefix, _NET_PAGES):
+                new = self.manifest.unknown(arrivals)
+                self.manifest.arrived(new)
+                found += len(new)
+                for one in new:
+                    self.say(f"object {one.uri}: S3's events didn't tell of it; found by listing")
+        if len(prefixes) > len(turn):
+            self.manifest.set_net_position(stream.owner, stream.dataset.name, (start + len(turn)) % len(prefixes))
+        return found
+
+
+def relist(cloud: Cloud, manifest: Manifest, streams: Iterable[Stream]) -> int:
+    """Note down all objects there are and no batch has taken: for a lake whose queue came later than its objects.
+
+    Its cost grows with the lake; it is asked for by a person.
+    """
+    found = 0
+    for stream in streams:
+        for prefix in (Names.processed_prefix(stream.dataset.name), *_error_folders(cloud.s3, stream)):
+            for arrivals in _listed(cloud.s3, stream, prefix, None):
+                new = manifest.unknown(arrivals)
+                manifest.arrived(new)
+                found += len(new)
+    return found
+
+
+def _arrivals(event: Any, streams: Sequence[Stream]) -> Iterator[Arrival]:
+    if event.get("Event") == "s3:TestEvent":  # S3 sends it when the notification is set up
+        return
+    for record in event["Records"]:
+        if not str(record["eventName"]).removeprefix("s3:").startswith("ObjectCreated:"):
+            continue
+        bucket, thing = record["s3"]["bucket"]["name"], record["s3"]["object"]
+        key, size = unquote_plus(thing["key"]), int(thing["size"])
+        for stream in streams:
+            if stream.bucket == bucket and (one := _arrival(stream, key, size)):
+                yield one
+
+
+def _arrival(stream: Stream, key: str, size: int) -> Arrival | None:
+    place = lane_of(stream, key)
+    # a console makes empty objects named like folders
+    if place is None or (key.endswith("/") and size == 0):
+        return None
+    return Arrival(stream.owner, stream.dataset.name, *place, f"s3://{stream.bucket}/{key}", size)
+
+
+def _recent(stream: Stream, error_folders: Sequence[str], now: datetime) -> Iterator[str]:
+    """Prefixes that a stream writes to these days; the same in each run of a day, so that they can take turns."""
+    days = [(now.astimezone(UTC) - timedelta(days=back)) for back in range(-1, _NET_DAYS)]
+    for folder in error_folders:
+        for day in days:
+            yield folder + day.strftime("%Y/%m/%d/")
+    for tenant in stream.tenants:
+        for day in days:
+            yield Names.processed_prefix(stream.dataset.name, tenant) + day.strftime("year=%Y/month=%m/day=%d/")
+
+
+def _listed(s3: S3Client, stream: Stream, prefix: str, pages: int | None) -> Iterator[list[Arrival]]:
+    try:
+        answers = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix)
+        for page in islice(answers, pages):
+            found = (_arrival(stream, one["Key"], one["Size"]) for one in page.get("Contents", []))
+            yield [one for one in found if one is not None]
+    except ClientError as error:
+        if error_code(error) == "NoSuchBucket":
+            raise FindingError(f"bucket {stream.bucket}: there is none; `lakehose apply` makes it") from None
+        raise
+
+
+def _error_folders(s3: S3Client, stream: Stream) -> list[str]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix="errors/", Delimiter="/")
+    kinds = [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]
+    return [f"{kind}{stream.dataset.name}/" for kind in kinds]
