@@ -1,0 +1,1 @@
+"""Owns the Helm charts and their installer."""
