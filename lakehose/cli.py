@@ -87,6 +87,8 @@ def run(  # noqa: PLR0917 - typer's options
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
     owner: k8s.OwnerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="On this machine: JSON instead of a table.")] = False,  # noqa: FBT002
+    every: spark_jobs.EveryOption = None,
+    relist: spark_jobs.RelistOption = False,  # noqa: FBT002
     timeout: k8s.TimeoutOption = k8s.DEFAULT_TIMEOUT,
     pod_endpoint: k8s.PodEndpointOption = None,
     kubeconfig: k8s.KubeconfigOption = None,
@@ -101,10 +103,12 @@ def run(  # noqa: PLR0917 - typer's options
         }.items():
             if value is not None:
                 raise TerminalError(f"{option}: it is for --on k8s")
-        spark_jobs.run(context, job, dataset, tenant, owner, as_json)
+        spark_jobs.run(context, job, dataset, tenant, owner, relist=relist, every=every, as_json=as_json)
         return
     if as_json:
         raise TerminalError("--json: it is for --on local; a pod's log holds what Spark says too")
+    if every is not None or relist:
+        raise TerminalError("--every and --relist: they are for --on local")
     target = k8s.Target(kubeconfig, kube_context, pod_endpoint, timeout)
     raise typer.Exit(
         k8s.run_on_cluster(context.obj, job, target, owner=owner, tenants=tenant or (), datasets=dataset or ())

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from spark_jobs.files import FilesReport
     from spark_jobs.ingest import IngestReport
 
-__all__ = ["JOBS", "Scope", "run", "run_job"]
+__all__ = ["JOBS", "EveryOption", "RelistOption", "Scope", "run", "run_job"]
 
 JOBS = ("files", "ingest", "compact")
 """Jobs by name, in the order they are usually run."""
 
 _EVERY_HELP = "Ingest only: go on without an end, with a round every so many seconds, until SIGTERM."
 _RELIST_HELP = "Ingest only: list all objects first, for a lake whose queues came later, or a lost manifest."
+EveryOption = Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)]
+RelistOption = Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)]
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
 
@@ -83,8 +85,8 @@ def run(  # noqa: PLR0917 - typer's options
     dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
     owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
-    relist: Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)] = False,
-    every: Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)] = None,
+    relist: RelistOption = False,
+    every: EveryOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a Spark job on this machine: the same code that a cluster runs."""
