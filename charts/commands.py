@@ -22,6 +22,7 @@ from charts.operator import OperatorKeeper
 from charts.releases import Options, Releases, Target
 from charts.status import Status, look
 from charts.values import OPERATOR, chart_values, given_values, merged
+from k8s.commands import PodEndpointOption, endpoint_for_pods
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.errors import TerminalError
 
@@ -62,6 +63,7 @@ def install(  # noqa: PLR0917 - typer's options
     namespace: _Namespace = "lakehose-system",
     values: _Values = None,
     sets: _Set = None,
+    pod_endpoint: PodEndpointOption = None,
     charts: _Charts = None,
     operator: _Operator = True,
     operator_namespace: _OperatorNamespace = OPERATOR,
@@ -77,7 +79,7 @@ def install(  # noqa: PLR0917 - typer's options
     """Bring the lake into the cluster: operator, namespaces, rights, schedules, Firehose. Twice changes nothing."""
     access = _Reach(Access(kubeconfig, kube_context), helm, namespace, operator_namespace if operator else None, charts)
     options = Options(_seconds(timeout), wait, atomic, adopt)
-    _install(context.obj, access, options, values, sets, anew=True, dry_run=dry_run)
+    _install(context.obj, access, options, values, sets, pod_endpoint=pod_endpoint, anew=True, dry_run=dry_run)
 
 
 @app.command()
@@ -86,6 +88,7 @@ def upgrade(  # noqa: PLR0917 - typer's options
     namespace: _Namespace = "lakehose-system",
     values: _Values = None,
     sets: _Set = None,
+    pod_endpoint: PodEndpointOption = None,
     charts: _Charts = None,
     operator: _Operator = True,
     operator_namespace: _OperatorNamespace = OPERATOR,
@@ -101,7 +104,7 @@ def upgrade(  # noqa: PLR0917 - typer's options
     """Bring what is installed to the declaration as it is now; what it no longer names goes."""
     access = _Reach(Access(kubeconfig, kube_context), helm, namespace, operator_namespace if operator else None, charts)
     options = Options(_seconds(timeout), wait, atomic, adopt)
-    _install(context.obj, access, options, values, sets, anew=False, dry_run=dry_run)
+    _install(context.obj, access, options, values, sets, pod_endpoint=pod_endpoint, anew=False, dry_run=dry_run)
 
 
 @app.command()
@@ -166,10 +169,12 @@ def status(
 
 
 @app.command("values")
-def values_command(context: typer.Context, values: _Values = None, sets: _Set = None) -> None:
+def values_command(
+    context: typer.Context, values: _Values = None, sets: _Set = None, pod_endpoint: PodEndpointOption = None
+) -> None:
     """Print the chart's values for this declaration, for `helm upgrade --install … --values FILE`."""
     given: CommandContext = context.obj
-    made = chart_values(given.lake(), given.lake_path, endpoint=given.endpoint)
+    made = chart_values(given.lake(), given.lake_path, endpoint=endpoint_for_pods(given, pod_endpoint))
     spaces = [one["metadata"]["name"] for one in made["lake"]["objects"] if one["kind"] == "Namespace"]
     # for those who have the operator as a part of the release
     made[OPERATOR] = {"spark": {"jobNamespaces": sorted(spaces)}}
@@ -211,12 +216,12 @@ def _install(
     files: list[Path] | None,
     sets: list[str] | None,
     *,
+    pod_endpoint: str | None,
     anew: bool,
     dry_run: bool,
 ) -> None:
-    whole = merged(
-        chart_values(given.lake(), given.lake_path, endpoint=given.endpoint), given_values(files or [], sets or [])
-    )
+    made = chart_values(given.lake(), given.lake_path, endpoint=endpoint_for_pods(given, pod_endpoint))
+    whole = merged(made, given_values(files or [], sets or []))
     if options.atomic and not options.wait:
         raise TerminalError("--atomic needs to wait: leave --no-wait out")
     with reach.installer(options) as installer:

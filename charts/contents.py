@@ -65,6 +65,7 @@ def strangers(cluster: Cluster, namespace: str, releases: Iterable[tuple[str, st
             made_by = annotations.get(_RELEASE_NAMESPACE, ""), annotations.get(_RELEASE, "")
             if not (
                 about.get("ownerReferences")
+                or about.get("deletionTimestamp")
                 or (kind, about["name"]) in _SYSTEM
                 or made_by in ours
                 or labels.get(_PART_OF) == "lakehose"

@@ -51,9 +51,9 @@ def dags_of(lake: Lake, settings: Settings, *, only: str | None = None) -> Itera
     Raises:
         DeclarationError: models are to come after a job that isn't declared, or their folder is empty.
     """
-    found = chains(lake.pipeline())
-    modelled = _models_chain(found, settings)
     for workspace in lake.workspaces():
+        found = chains(lake.jobs_of(workspace))
+        modelled = _models_chain(found, settings)
         for chain in found:
             if only in {None, dag_id(workspace, chain)}:
                 yield _dag(lake, workspace, chain, settings, with_models=chain is modelled)

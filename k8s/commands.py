@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from lake.provision import Change
 
-__all__ = ["Target", "app", "run_on_cluster"]
+__all__ = ["PodEndpointOption", "Target", "app", "endpoint_for_pods", "run_on_cluster"]
 
 app = typer.Typer(help="The lake's jobs on Kubernetes.", no_args_is_help=True)
 
@@ -62,12 +62,12 @@ _MOST_FOLLOWED = 20
 
 
 def _objects(given: CommandContext, pod_endpoint: str | None) -> list[dict[str, Any]]:
-    endpoint = _for_pods(given, pod_endpoint)
+    endpoint = endpoint_for_pods(given, pod_endpoint)
     files = manifests(given.lake(), given.lake_path, endpoint=endpoint)
     return [one for objects in files.values() for one in objects]
 
 
-def _for_pods(given: CommandContext, pod_endpoint: str | None) -> str | None:
+def endpoint_for_pods(given: CommandContext, pod_endpoint: str | None) -> str | None:
     """The endpoint that pods get: one that they can reach."""
     endpoint = pod_endpoint or given.cloud().endpoint
     if endpoint is None:
@@ -91,7 +91,7 @@ def render(
 ) -> None:
     """Write the manifests that `kubectl apply -f` takes."""
     given: CommandContext = context.obj
-    made = manifests(given.lake(), given.lake_path, endpoint=_for_pods(given, pod_endpoint))
+    made = manifests(given.lake(), given.lake_path, endpoint=endpoint_for_pods(given, pod_endpoint))
     files = {name: to_yaml(objects) for name, objects in made.items()}
     if not check:
         for outcome, name in write_files(output, files):
@@ -210,7 +210,7 @@ def run_on_cluster(
             f"job {job}: {len(planned)} workspaces are more than the {_MOST_FOLLOWED} that can be followed at once; "
             "give --owner, or submit without --follow"
         )
-    endpoint = _for_pods(given, target.pod_endpoint)
+    endpoint = endpoint_for_pods(given, target.pod_endpoint)
     cluster = connect(target.kubeconfig, target.context)
     cluster.kind(*runs.APPLICATION)
     for workspace, _ in planned:

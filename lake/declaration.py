@@ -6,7 +6,7 @@ Every refusal names the file, the key, what was given and what is allowed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import yaml
 from lake.contract import Contract, read_contract
 from lake.drops import RAW, Drop, check_drops
 from lake.errors import DeclarationError, known_values
-from lake.jobs import COMPACT, INGEST, Job
+from lake.jobs import COMPACT, FILES, INGEST, Job
 from lake.kubernetes import Kubernetes, TierLimits
 from lake.names import POOL, Names
 from lake.shape import COMPACT_TARGET_MIB, INGEST_MIB, INGEST_OBJECTS, LakeShape, checked_shape
@@ -198,6 +198,13 @@ class Lake:
     def pipeline(self) -> tuple[Job, ...]:
         """Every job, in the order of a run."""
         return self.jobs.pipeline
+
+    def jobs_of(self, workspace: Workspace) -> tuple[Job, ...]:
+        """The jobs that have something to do in a workspace: files are taken where some of its tenants drop them."""
+        if any(one.tenant in workspace.tenants for one in self.drops):
+            return self.pipeline()
+        left = [one for one in self.pipeline() if one.name != FILES.name]
+        return tuple(replace(one, after=tuple(name for name in one.after if name != FILES.name)) for one in left)
 
     def job(self, name: str) -> Job:
         """Find a job.

@@ -260,12 +260,13 @@ def declaration(tmp_path):
 def deploy(api_server, helm):
     """Runs `lakehose deploy` as a person does."""
 
-    def run(lake, command, *arguments, kubeconfig=api_server.kubeconfig):
+    def run(lake, command, *arguments, kubeconfig=api_server.kubeconfig, endpoint=None):
         words = [sys.executable, "-m", "lakehose", "--lake", str(lake), "deploy", command]
         reach = ["--kubeconfig", str(kubeconfig), "--helm", helm] if command != "values" else []
         environment = {
             name: value for name, value in os.environ.items() if name not in {"KUBECONFIG", "AWS_ENDPOINT_URL"}
         }
+        environment |= {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
         return subprocess.run(
             [*words, *map(str, arguments), *reach],
             capture_output=True,

@@ -246,12 +246,11 @@ def test_all_default_values_are_in_the_schema_and_all_of_the_schema_has_a_defaul
 @pytest.mark.parametrize("which", ["default", "everything"])
 def test_an_api_server_takes_every_object_and_knows_every_field(knowing_server, template, full, which):
     objects = template(full if which == "everything" else None)
-    spaces = sorted({one["metadata"].get("namespace", "lakehose-system") for one in objects})
-    for space in [*spaces, "lakehose-system"]:
+    for space in sorted({one["metadata"].get("namespace", "rendered") for one in objects}):
         knowing_server.kubectl("create", "namespace", space, check=False)
     for one in objects:
         about = one["metadata"]
-        where = ("--namespace", about.get("namespace", "lakehose-system"))
+        where = ("--namespace", about.get("namespace", "rendered"))
         if one["kind"] == "Namespace":
             where = ()
         done = knowing_server.kubectl(

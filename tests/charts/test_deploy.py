@@ -242,6 +242,7 @@ def test_a_namespace_that_holds_somebody_elses_secret_stays_and_says_so(rolled_b
         (("--set", "firehose.replica=2"), "firehose: additional properties 'replica' not allowed"),
         (("--set", "lake.company=other"), "it follows from lake.yaml; change that"),
         (("--timeout", "soon"), "--timeout soon: give a number with s, m or h"),
+        (("--pod-endpoint", "10.0.0.1:4566"), "got '10.0.0.1:4566', a URL that begins with http"),
         (("--atomic",), "--atomic needs to wait: leave --no-wait out"),
         (("--context", "nope"), "got 'nope', allowed are: test"),
         (("--values", "/none.yaml"), "--values /none.yaml: can't be read"),
@@ -394,6 +395,14 @@ def test_an_operator_of_somebody_elses_has_to_act_in_the_lakes_namespaces(rolled
 
 
 # ----------------------------------------------------------------------------------------------------------- plain helm
+
+
+def test_an_endpoint_of_this_machine_is_not_given_to_pods(deploy, lake):
+    done = deploy(lake, "values", endpoint="http://127.0.0.1:4566")
+    assert done.returncode == 2
+    assert "pods can't reach it: give --pod-endpoint" in done.stderr
+    done = ok(deploy(lake, "values", "--pod-endpoint", "http://10.0.0.1:4566", endpoint="http://127.0.0.1:4566"))
+    assert yaml.safe_load(done.stdout)["firehose"]["s3Endpoint"] == "http://10.0.0.1:4566"
 
 
 def test_the_printed_values_are_enough_for_plain_helm(deploy, lake, helm, bare_chart, tmp_path):

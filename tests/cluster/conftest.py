@@ -36,6 +36,14 @@ SMALL = {"driver": {"memory_mib": 768, "cpu": "250m"}, "executor": {"cores": 1, 
 OPERATOR_NAMESPACE = "spark-operator"
 WATCHED = tuple(f"acme-{lake}-{owner}" for lake in ("walls", "runs", "faults") for owner in ("ewr", "pooled"))
 """Namespaces of the lakes whose jobs the shared operator runs."""
+TRIAL = {
+    "type": "Python",
+    "sparkVersion": "4.1.4",
+    "mainApplicationFile": "local:///trial.py",
+    "driver": {},
+    "executor": {},
+}
+"""The least that the API server takes for an application."""
 DEPLOYED = ("lakehose-system", OPERATOR_NAMESPACE, *(f"acme-chart-{owner}" for owner in ("ewr", "jfk", "pooled")))
 """Namespaces of the lake that is deployed as a whole."""
 _OF_THE_ROAD = ["_object", "_batch"]
@@ -129,6 +137,14 @@ def operator(cluster, watched, helm, operator_values):
     values = json.dumps({**operator_values, "spark": spark})
     given = ("spark-operator", operator_chart(), "-n", OPERATOR_NAMESPACE, "--create-namespace")
     helm("upgrade", "--install", *given, "--values", "-", "--wait", "--timeout", "3m", text=values)
+    # its webhook is ready before the API server has been told the certificate it goes by
+    trial = {"apiVersion": "sparkoperator.k8s.io/v1beta2", "kind": "SparkApplication", "spec": TRIAL}
+    text = json.dumps({**trial, "metadata": {"name": "trial", "namespace": watched[0]}})
+    until(
+        lambda: not cluster.kubectl("create", "--dry-run=server", "-f", "-", text=text, check=False).returncode,
+        60,
+        lambda: cluster.kubectl("create", "--dry-run=server", "-f", "-", text=text, check=False).stderr,
+    )
     yield
     # `lakehose deploy` has to find none when it is its turn
     helm("uninstall", "spark-operator", "-n", OPERATOR_NAMESPACE, "--wait", check=False)

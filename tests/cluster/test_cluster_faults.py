@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ import pytest
 from tests.cluster_tools import until
 
 EWR, POOLED = "acme-faults-ewr", "acme-faults-pooled"
-DAYS, EACH = 20, 5
+DAYS, EACH = 16, 5
 # a day is an object, so that a run has many small batches and dies between two of them, or within one
-JOBS = {"ingest": {"schedule": None, "max_objects": 2, "retries": 3, "retry_seconds": 2}, "compact": {"schedule": None}}
+JOBS = {"ingest": {"schedule": None, "max_objects": 1, "retries": 3, "retry_seconds": 2}, "compact": {"schedule": None}}
 
 
 def sent(tenant):
@@ -78,7 +79,7 @@ def running_executor(cluster, namespace, *, but=None):
         names = [one["metadata"]["name"] for one in found if one["status"].get("phase") == "Running"]
         return next((name for name in names if name != but), None)
 
-    return until(running, 120, f"an executor in {namespace}")
+    return until(running, 300, f"an executor in {namespace}")
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,36 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(under_way, cluster):
     """One run has lost two executors, the other its driver, all between its first batch and its last."""
-    ewr, pooled = under_way[EWR], under_way[POOLED]
-    force = ("--grace-period=0", "--force")
-    wait_for_batches(cluster, POOLED, pooled, 1)
-    driver = cluster.get("pod", f"{pooled}-driver", POOLED)["metadata"]["uid"]
-    cluster.kubectl("delete", "pod", "-n", POOLED, f"{pooled}-driver", *force)
-    wait_for_batches(cluster, EWR, ewr, 1)
+    with ThreadPoolExecutor(2) as pool:
+        executors = pool.submit(end_executors, cluster, under_way[EWR])
+        driver = pool.submit(end_driver, cluster, under_way[POOLED])
+        asked, status, forced, uid = *executors.result(), driver.result()
+    for namespace, run in under_way.items():
+        cluster.wait_for_application(namespace, run)
+    return Killed(asked, status, forced, uid)
+
+
+FORCE = ("--grace-period=0", "--force")
+
+
+def end_driver(cluster, name):
+    """End a run's driver without a word after its first batch; answers the unique id that its pod had."""
+    wait_for_batches(cluster, POOLED, name, 1)
+    uid = cluster.get("pod", f"{name}-driver", POOLED)["metadata"]["uid"]
+    cluster.kubectl("delete", "pod", "-n", POOLED, f"{name}-driver", *FORCE)
+    return uid
+
+
+def end_executors(cluster, name):
+    """Ask a run's executor to go after its first batch, and end the next without a word; answers both and the exit."""
+    wait_for_batches(cluster, EWR, name, 1)
     asked = running_executor(cluster, EWR)
     with watched_pod(cluster, EWR, asked) as last_seen:
         cluster.kubectl("delete", "pod", "-n", EWR, asked, timeout=180)
     forced = running_executor(cluster, EWR, but=asked)
-    cluster.kubectl("delete", "pod", "-n", EWR, forced, *force)
-    for namespace, run in under_way.items():
-        cluster.wait_for_application(namespace, run)
+    cluster.kubectl("delete", "pod", "-n", EWR, forced, *FORCE)
     (container,) = last_seen()["status"]["containerStatuses"]
-    return Killed(asked, container["state"]["terminated"]["exitCode"], forced, driver)
+    return asked, container["state"]["terminated"]["exitCode"], forced
 
 
 @contextmanager
