@@ -9,7 +9,7 @@ EVENTS ?=
 PORT   ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cluster-test airflow-setup airflow-test lint format lock clean
+.PHONY: help setup demo test cluster-test image airflow-setup airflow-test lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -44,7 +44,10 @@ test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end
 	@$(BIN)/python -m pytest $(ARGS)
 
 cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
-	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest -m cluster tests/cluster tests/k8s $(ARGS)
+
+image: ## Build the images of the jobs and of Firehose, without Docker too
+	@k8s/image/build
 
 # Airflow's Kubernetes provider wants another client than ours: an environment of its own.
 $(AIRFLOW)/.installed: requirements/airflow.txt
