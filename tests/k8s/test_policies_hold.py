@@ -52,8 +52,12 @@ for job, owner in runs:
     if code:
         sys.exit(f"{job} of {owner} ended with {code}")
 """
-# What S3 asks of KMS by itself; and what Iceberg does after a failed commit, of a large upload, or every fifty commits
-NOT_ASKED_FOR_HERE = {"kms:Decrypt", "kms:GenerateDataKey", "s3:AbortMultipartUpload", "s3:DeleteObject"}
+# What S3 asks of KMS by itself; what Iceberg does after a failed commit, of a large upload, or every fifty commits; and
+# noting where the listing for lost events goes on, where there are more prefixes than one run lists
+NOT_ASKED_FOR_HERE = {
+    *("kms:Decrypt", "kms:GenerateDataKey", "s3:AbortMultipartUpload", "s3:DeleteObject"),
+    "dynamodb:PutItem",
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def requests_of(method, target, headers, body):
         return _glue(service.partition(".")[2], json.loads(body))
     if service.startswith("DynamoDB_20120810."):
         return _dynamodb(service.partition(".")[2], json.loads(body))
+    if service.startswith("AmazonSQS."):
+        return _sqs(service.partition(".")[2], json.loads(body))
     return _s3(method, target, body)
 
 
@@ -112,12 +118,24 @@ def _glue(call, body):
 def _dynamodb(call, body):
     if call == "BatchWriteItem":
         ((table, items),) = body["RequestItems"].items()
-        keys = [one["PutRequest"]["Item"]["pk"]["S"] for one in items]
+        asked = [one["PutRequest"]["Item"] if "PutRequest" in one else one["DeleteRequest"]["Key"] for one in items]
+        keys = [one["pk"]["S"] for one in asked]
+    elif call == "BatchGetItem":
+        ((table, items),) = body["RequestItems"].items()
+        keys = [one["pk"]["S"] for one in items["Keys"]]
+    elif call == "GetItem":
+        table, keys = body["TableName"], [body["Key"]["pk"]["S"]]
     else:
         table = body["TableName"]
         keys = [(body.get("Item") or {}).get("pk", {}).get("S") or body["ExpressionAttributeValues"][":pk"]["S"]]
     arn = f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/{table}"
     return [Request(f"dynamodb:{call}", arn, {"dynamodb:LeadingKeys": keys})]
+
+
+def _sqs(call, body):
+    name = body.get("QueueName") or body["QueueUrl"].rpartition("/")[2]
+    # a batch needs the right to its one call
+    return [Request(f"sqs:{call.removesuffix('Batch')}", f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}")]
 
 
 def _s3(method, target, body):

@@ -134,10 +134,12 @@ def test_the_net_lists_only_the_days_around_now(place):
     place.put("solo", "processed/visits/tenant=solo/year=2025/month=02/day=28/lost.gz")
     place.forget("solo")
     asked = []
-    place.cloud.s3.meta.events.register(
-        "before-parameter-build.s3.ListObjectsV2", lambda params, **_: asked.append(params["Prefix"])
-    )
-    assert place.collect() == 0
+    events, name = place.cloud.s3.meta.events, "before-parameter-build.s3.ListObjectsV2"
+    events.register(name, note := lambda params, **_: asked.append(params["Prefix"]))
+    try:
+        assert place.collect() == 0
+    finally:
+        events.unregister(name, note)
     own = [prefix for prefix in asked if "tenant=solo" in prefix]
     assert own == [
         f"processed/visits/tenant=solo/year=2026/month={month}/day={day}/"

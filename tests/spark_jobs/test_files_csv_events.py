@@ -67,7 +67,7 @@ def test_a_row_is_an_event_with_the_whole_envelope_in_its_order():
 
 def test_what_is_made_is_what_ingest_takes():
     row = take(["invoice_no", "quantity", "at"], ["7", "3", AT])
-    judged = Judge(CONTRACT, "acme").judge(row.line)
+    judged = Judge(CONTRACT, "acme", datetime(2026, 11, 21, tzinfo=UTC)).judge(row.line)
     assert isinstance(judged, IngestedRow)
     assert judged.values[7:] == ("7", 3, datetime(2026, 11, 20, 10, tzinfo=UTC), None)
 
