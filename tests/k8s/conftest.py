@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cluster_tools import SCRIPTS, ClusterProblemError, no_cluster, operator_chart, start_cluster
 
 from k8s.errors import NotFoundError
 from k8s.kubeconfig import connect
 from k8s.runs import APPLICATION
+from tests.cluster_tools import SCRIPTS, ClusterProblemError, no_cluster, operator_chart, start_cluster
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)

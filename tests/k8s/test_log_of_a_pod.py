@@ -6,9 +6,9 @@ import os
 import threading
 
 import pytest
-from tests.cluster_tools import cluster_images, start_cluster
 
 from k8s.logs import ContainerLog
+from tests.cluster_tools import cluster_images, start_cluster
 
 LINES = 3000
 SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; [ $((i%50)) = 0 ] && sleep 0.1; done; exit 0"
