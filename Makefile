@@ -9,10 +9,10 @@ EVENTS ?=
 PORT   ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cluster-test airflow-test image lint format lock clean
+.PHONY: help setup demo test cluster-test image airflow-setup airflow-test lint format lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # The product: its environment, the `lakehose` command, Spark's jars and Trino.
 $(VENV)/.product: requirements/main.txt pyproject.toml lakehose/prerequisites.py
@@ -44,7 +44,10 @@ test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end
 	@$(BIN)/python -m pytest $(ARGS)
 
 cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
-	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest -m cluster tests/cluster tests/k8s $(ARGS)
+
+image: ## Build the images of the jobs and of Firehose, without Docker too
+	@k8s/image/build
 
 # Airflow's Kubernetes provider wants another client than ours: an environment of its own.
 $(AIRFLOW)/.installed: requirements/airflow.txt
@@ -53,7 +56,9 @@ $(AIRFLOW)/.installed: requirements/airflow.txt
 	@$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/airflow.txt
 	@touch $@
 
-airflow-test: setup $(VENV)/.develop $(AIRFLOW)/.installed ## The tests of the Airflow DAGs, in Airflow's own environment
+airflow-setup: $(AIRFLOW)/.installed ## Make .venv-airflow, for the DAGs
+
+airflow-test: setup $(VENV)/.develop airflow-setup ## The Airflow DAGs, in Airflow's environment, and real runs of them
 	@$(AIRFLOW)/bin/python -m pytest tests/dags $(ARGS)
 
 lint: $(VENV)/.develop ## ruff and mypy strict

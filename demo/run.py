@@ -172,6 +172,7 @@ class Demo:
         victim = sites.tenants[1]
         self._say(f"killing the Firehose server (process {server.pid}) and site {victim} with -9")
         process.kill()
+        process.wait(30)  # on a busy machine it takes a while to die, and would be taken for one that is up
         sites.kill(victim)
         Endpoint(self.state).up(self.port, sites.cloud.region, self._say)
 

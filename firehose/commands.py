@@ -107,13 +107,14 @@ def flush_command(
     stream: Annotated[str | None, typer.Argument(help="Name of a stream; all if it's left out.")] = None,
     endpoint: Annotated[str | None, typer.Option(envvar="AWS_ENDPOINT_URL", help="The local endpoint.")] = None,
     url: Annotated[str | None, typer.Option(help="URL of the server itself, instead of the endpoint.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for S3.", min=1)] = 630.0,
 ) -> None:
     """Deliver what is in the buffers now, and wait until it is in S3."""
     # `lakehose --endpoint E firehose flush` gives it before the command's name; `python -m firehose` has no such place
     given = endpoint or getattr(context.obj, "endpoint", None)
 
     def flush() -> None:
-        found = flush_server(url, stream) if url else flush_streams(given, stream)
+        found = flush_server(url, stream, timeout=timeout) if url else flush_streams(given, stream, timeout=timeout)
         for name, one in sorted(found["streams"].items()):
             print(f"{name}: {one['records']:,} records in {one['objects']:,} objects")
 

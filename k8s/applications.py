@@ -121,7 +121,7 @@ def _spec(
         image_pull_policy=cluster.pull_policy,
         main_application_file=f"local://{_CODE}/spark_jobs/{job.name}.py",
         arguments=("--lake", f"{CONFIG_FOLDER}/lake.yaml", "--owner", workspace.owner, *arguments),
-        spark_conf=_conf(lake, job),
+        spark_conf=_conf(lake, job, workspace),
         memory_overhead_factor=f"{job.overhead:g}",
         restart_policy=RestartPolicy(
             type="OnFailure" if job.retries else "Never",
@@ -158,7 +158,7 @@ def _spec(
     )
 
 
-def _conf(lake: Lake, job: Job) -> dict[str, str]:
+def _conf(lake: Lake, job: Job, workspace: Workspace) -> dict[str, str]:
     cluster = lake.kubernetes
     conf = {
         # an executor that has to go hands its blocks on first, and its loss is no failure of the job
@@ -174,6 +174,11 @@ def _conf(lake: Lake, job: Job) -> dict[str, str]:
         "spark.kubernetes.executor.deleteOnTermination": "true",
         # a pod that the cluster can't place is asked for anew, perhaps on another node
         "spark.kubernetes.allocation.pods.pending.timeout": "300s",
+        # ms; of the default of 10 s a busy cluster makes failed submissions, and drivers that end before they began
+        "spark.kubernetes.submission.connectionTimeout": "60000",
+        "spark.kubernetes.submission.requestTimeout": "60000",
+        "spark.kubernetes.driver.connectionTimeout": "60000",
+        "spark.kubernetes.driver.requestTimeout": "60000",
         # metrics for Prometheus on the driver's port 4040, under names that stay the same from run to run
         "spark.ui.prometheus.enabled": "true",
         "spark.metrics.namespace": "lakehose",
@@ -184,7 +189,9 @@ def _conf(lake: Lake, job: Job) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
     }
     if cluster.shuffle_fallback:
-        conf["spark.storage.decommission.fallbackStorage.path"] = cluster.shuffle_fallback
+        # blocks are tenants' data: each namespace has a folder of its own
+        folder = f"{cluster.shuffle_fallback}{workspace.namespace}/"
+        conf["spark.storage.decommission.fallbackStorage.path"] = folder
     if cluster.event_logs:
         conf |= {
             "spark.eventLog.enabled": "true",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -90,7 +91,7 @@ def surroundings(lake: Lake, workspace: Workspace, declaration: Path, endpoint: 
         DeclarationError: declaration and contracts are larger than a ConfigMap may be, or a contract lies outside of
             the declaration's folder.
     """
-    for job in lake.pipeline():
+    for job in lake.jobs_of(workspace):
         yield plain(
             V1ServiceAccount(
                 api_version="v1",
@@ -125,7 +126,8 @@ def _spark_role(lake: Lake, workspace: Workspace) -> Iterator[dict[str, Any]]:
         )
     )
     accounts = [
-        RbacV1Subject(kind="ServiceAccount", name=job.name, namespace=workspace.namespace) for job in lake.pipeline()
+        RbacV1Subject(kind="ServiceAccount", name=job.name, namespace=workspace.namespace)
+        for job in lake.jobs_of(workspace)
     ]
     yield plain(
         V1RoleBinding(
@@ -202,11 +204,28 @@ def _walls(lake: Lake, workspace: Workspace, endpoint: str | None) -> Iterator[d
     )
 
 
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> dict[str, Any]:
+    """A lake of many tenants has many workspaces, and reading YAML is slow; what this answers is not to be changed."""
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def _own_part(declared: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """The declaration with the workspace's own tenants only: who the others are is none of its business."""
+    own = {**declared, "tenants": {name: one for name, one in declared["tenants"].items() if name in workspace.tenants}}
+    drops = {name: one for name, one in (declared.get("drops") or {}).items() if one["tenant"] in workspace.tenants}
+    if drops:
+        return {**own, "drops": drops}
+    own.pop("drops", None)
+    if "files" in (own.get("jobs") or {}):  # which is a job of lakes with drops
+        own["jobs"] = {name: one for name, one in own["jobs"].items() if name != "files"}
+    return own
+
+
 def _config(lake: Lake, workspace: Workspace, declaration: Path) -> dict[str, Any]:
-    """The declaration, with the workspace's own tenants only: who the others are is none of its business."""
-    raw = yaml.safe_load(declaration.read_text(encoding="utf-8"))
-    raw["tenants"] = {name: one for name, one in raw["tenants"].items() if name in workspace.tenants}
-    data = {"lake.yaml": yaml.safe_dump(raw, sort_keys=False, width=120, allow_unicode=True)}
+    own = _own_part(_parsed(declaration.read_text(encoding="utf-8")), workspace)
+    data = {"lake.yaml": yaml.safe_dump(own, sort_keys=False, width=120, allow_unicode=True)}
     folder = declaration.parent.resolve()
     for key, path in config_files(lake).items():
         if key == "lake.yaml":

@@ -38,7 +38,7 @@ def manifests(lake: Lake, declaration: Path, *, endpoint: str | None = None) -> 
     spaces = lake.workspaces()
     files = {"00-namespaces.yaml": [*priority_classes(lake), *(namespace(lake, one) for one in spaces)]}
     for one in spaces:
-        jobs = [job for job in lake.pipeline() if job.schedule]
+        jobs = [job for job in lake.jobs_of(one) if job.schedule]
         files[f"10-{one.owner}.yaml"] = [
             *surroundings(lake, one, declaration, endpoint),
             *(scheduled(lake, job, one, endpoint=endpoint).to_dict() for job in jobs),

@@ -96,8 +96,8 @@ class DynamicAllocation(_Object):
     initial_executors: int
     min_executors: int
     max_executors: int
-    shuffle_tracking_enabled: bool = True
-    """There is no shuffle service on Kubernetes: an executor stays while its shuffle blocks are needed."""
+    shuffle_tracking_enabled: bool = False
+    """With it an idle executor stays while its shuffle blocks are needed; without, it hands them on and goes."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lake.arrivals import Arrivals
-from lake.envelope import salvage
+from lake.envelope import Identity, salvage
+from lake.error_record import ErrorRecord
 from lake.errors import FindingError
 from lake.manifest import Counts, Lane, Manifest, ProducerLedger
 from lake.ranges import Ranges
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from lake.declaration import Lake, Stream
 
 __all__ = ["Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance", "gather"]
+
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Row:
     dead_lettered: int = 0
     """Could never be sent; in the producers' dead letters."""
     refused: int = 0
-    """By Firehose, in its error objects and in quarantine."""
+    """Before ingest, by Firehose or the files job; in quarantine."""
     delivered: int = 0
     ingested: int = 0
     duplicates: int = 0
@@ -230,20 +233,27 @@ def _landed(cloud: Cloud, manifest: Manifest, stream: Stream) -> dict[tuple[str,
     """Sequence numbers in the objects that no batch has taken; only these objects are read."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for lane, tenant in manifest.waiting_series(stream.owner, stream.dataset.name):
-        if lane is Lane.REFUSED:
-            continue  # they were never delivered
         waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
         taken = {one.uri for one in manifest.taken_of(waiting)}
-        for one in waiting:
-            if one.uri in taken:
-                continue
-            bucket, _, key = one.uri.removeprefix("s3://").partition("/")
-            body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            for line in (gzip.decompress(body) if key.endswith(".gz") else body).splitlines():
-                who = salvage(line)
-                if who.tenant and who.producer_id and who.sequence is not None:
-                    spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
+        identify = _refused_identity if lane is Lane.REFUSED else salvage
+        for line in (line for one in waiting if one.uri not in taken for line in _lines(cloud, one.uri)):
+            who = identify(line)
+            if who.tenant and who.producer_id and who.sequence is not None:
+                spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
     return {key: Ranges.of(found) for key, found in spans.items()}
+
+
+def _lines(cloud: Cloud, uri: str) -> list[bytes]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return (gzip.decompress(body) if body[:2] == _GZIP else body).splitlines()
+
+
+def _refused_identity(line: bytes) -> Identity:
+    try:
+        return ErrorRecord.parse(line).identity
+    except ValueError:
+        return Identity()  # ingest quarantines it for that
 
 
 def _buffered(cloud: Cloud, streams: Iterable[Stream]) -> dict[tuple[str, ...], int]:

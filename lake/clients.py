@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -143,6 +143,11 @@ class Cloud:
     def quotas(self) -> ServiceQuotasClient:
         """Service Quotas."""
         return self._session.client("service-quotas", endpoint_url=self.endpoint, config=self._config())
+
+    @cached_property
+    def eks(self) -> Any:
+        """Amazon EKS."""
+        return self._session.client("eks", endpoint_url=self.endpoint, config=self._config())
 
     @cached_property
     def sqs(self) -> SQSClient:

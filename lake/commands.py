@@ -57,6 +57,11 @@ def validate(context: typer.Context) -> None:
     for tenant in lake.tenants:
         tenants.add_row(tenant.id, tenant.tier, lake.names.bucket(tenant.id), lake.names.database(tenant.id))
     _out.print(tenants)
+    if lake.drops:
+        drops = Table("drop", "tenant", "dataset", "files", box=None)
+        for drop in lake.drops:
+            drops.add_row(drop.name, drop.tenant, drop.dataset, drop.uri)
+        _out.print(drops)
 
 
 def _streams_table(lake: Lake) -> Table:

@@ -103,7 +103,7 @@ class Contract:
     sort: tuple[str, ...]
     """Columns that files are sorted by, ascending."""
     description: str = ""
-    dedup_days: int = 30
+    dedup_days: int = 365
     """An event that comes again within so many days of its making is dropped."""
     skew_minutes: int = 1440
     """An event whose time lies further ahead than this, when it is ingested, is refused."""

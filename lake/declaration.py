@@ -6,15 +6,16 @@ Every refusal names the file, the key, what was given and what is allowed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lake.contract import Contract, read_contract
+from lake.drops import RAW, Drop, check_drops
 from lake.errors import DeclarationError, known_values
-from lake.jobs import COMPACT, INGEST, MAINTAIN, Job
+from lake.jobs import COMPACT, FILES, INGEST, MAINTAIN, Job
 from lake.kubernetes import Kubernetes, TierLimits
 from lake.names import POOL, Names
 from lake.shape import (
@@ -150,6 +151,7 @@ class Lake:
     """Partitions a delivery stream may hold open at once; AWS's default is 500, it grants up to 5,000."""
     jobs: Jobs = field(default_factory=Jobs)
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    drops: tuple[Drop, ...] = ()
 
     @property
     def names(self) -> Names:
@@ -225,6 +227,13 @@ class Lake:
         """Every job, in the order of a run."""
         return self.jobs.pipeline
 
+    def jobs_of(self, workspace: Workspace) -> tuple[Job, ...]:
+        """The jobs that have something to do in a workspace: files are taken where some of its tenants drop them."""
+        if any(one.tenant in workspace.tenants for one in self.drops):
+            return self.pipeline()
+        left = [one for one in self.pipeline() if one.name != FILES.name]
+        return tuple(replace(one, after=tuple(name for name in one.after if name != FILES.name)) for one in left)
+
     def job(self, name: str) -> Job:
         """Find a job.
 
@@ -271,6 +280,7 @@ class Lake:
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _DATASET = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_DROP = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 _RESERVED_DATASETS = {"quarantine"}
 _LONGEST_ID = 40
 
@@ -289,6 +299,13 @@ def read_lake(path: Path) -> Lake:
         raise DeclarationError(f"{path}: not YAML: {error}") from None
     model = checked_shape(str(path), raw)
     _check_ids(str(path), model)
+    lake = _lake(path, model)
+    contracts = {one.name: one.contract for one in lake.datasets}
+    check_drops(str(path), lake.drops, contracts, {owner: lake.names.bucket(owner) for owner in lake.owners()})
+    return lake
+
+
+def _lake(path: Path, model: LakeShape) -> Lake:
     return Lake(
         company=model.company,
         environment=model.environment,
@@ -308,7 +325,7 @@ def read_lake(path: Path) -> Lake:
             model.jobs.ingest.max_objects,
             model.jobs.ingest.max_mib,
             model.jobs.compact.target_mib,
-            model.jobs.pipeline(),
+            model.jobs.pipeline(with_files=bool(model.drops)),
             model.jobs.compact.max_mib,
             Upkeep(
                 model.jobs.maintain.snapshot_hours,
@@ -318,6 +335,27 @@ def read_lake(path: Path) -> Lake:
             ),
         ),
         kubernetes=model.kubernetes.settings(),
+        drops=tuple(_drop(path, model, name) for name in model.drops),
+    )
+
+
+def _drop(path: Path, model: LakeShape, name: str) -> Drop:
+    one, here = model.drops[name], f"{path}: drops.{name}"
+    if one.tenant not in model.tenants:
+        raise DeclarationError(f"{here}.tenant: {known_values(one.tenant, model.tenants)}")
+    if one.dataset not in model.datasets:
+        raise DeclarationError(f"{here}.dataset: {known_values(one.dataset, model.datasets)}")
+    return Drop(
+        name=name,
+        tenant=one.tenant,
+        dataset=one.dataset,
+        bucket=one.bucket or Names(model.company, model.environment).bucket(one.tenant),
+        prefix=f"{RAW}{name}/" if one.prefix is None else one.prefix,
+        event_time=one.event_time,
+        timezone=one.timezone,
+        delimiter=one.delimiter,
+        quote=one.quote,
+        encoding=one.encoding,
     )
 
 
@@ -347,3 +385,9 @@ def _check_ids(path: str, model: LakeShape) -> None:
             raise DeclarationError(f"{path}: datasets: got {name!r}, allowed are {allowed}")
         if name in _RESERVED_DATASETS:
             raise DeclarationError(f"{path}: datasets: {name!r} is the name of the table of refused records")
+    if "files" in model.jobs.model_fields_set and not model.drops:
+        raise DeclarationError(f"{path}: jobs.files: there is no such job without `drops:`, whose files it takes")
+    for name in model.drops:
+        if not _DROP.fullmatch(name) or len(name) > _LONGEST_ID:
+            allowed = f"a-z, 0-9 and single hyphens or underscores, a letter first, at most {_LONGEST_ID}"
+            raise DeclarationError(f"{path}: drops: got {name!r}, allowed are {allowed}")

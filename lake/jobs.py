@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["COMPACT", "INGEST", "MAINTAIN", "Executors", "Job", "PodSize", "Schedule"]
+__all__ = ["COMPACT", "FILES", "INGEST", "MAINTAIN", "Executors", "Job", "PodSize", "Schedule"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class Job:
     """Share of the heap that a pod gets on top of it: Python judges the records outside of the JVM."""
 
 
+FILES = Job("files", schedule=Schedule("*/5 * * * *"))
+"""Only of a lake that declares drops; ingest then comes after it."""
 INGEST = Job("ingest", schedule=Schedule("*/5 * * * *"))
 COMPACT = Job("compact", after=("ingest",), schedule=Schedule("17 * * * *"))
 MAINTAIN = Job("maintain", after=("compact",), schedule=Schedule("41 3 * * *"))

@@ -7,6 +7,7 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: counts of one committed batch;
 - `OWNER#DATASET`, `seen#LANE#TENANT#NUMBER#PART`: which sequence numbers of which producers the batch held;
 - `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
+- `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
 - `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
 - `OWNER#DATASET`, `net`: where the listing for lost events goes on;
 - `OWNER#DATASET`, `erasure#ID#TABLE`: rows that an erasure took out of one of the owner's tables;
@@ -46,7 +47,7 @@ class Lane(StrEnum):
     STRAYS = "strays"
     """Delivered under a tenant that the stream doesn't carry: quarantined."""
     REFUSED = "refused"
-    """Under the error prefix: Firehose refused them; quarantined with Firehose's reason."""
+    """Under the error prefix: Firehose refused them, or the files job; quarantined with the reason given there."""
 
 
 @dataclass(frozen=True)

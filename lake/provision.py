@@ -77,7 +77,8 @@ def provision_storage(lake: Lake, cloud: Cloud) -> Iterator[Change]:
     names = lake.names
     for owner in lake.owners():
         yield _key(lake, cloud, owner)
-        yield _bucket(lake, cloud, owner)
+        yield _bucket(lake, cloud, names.bucket(owner), owner)
+    yield from _drop_buckets(lake, cloud)
     for owner in dict.fromkeys(one.owner for one in lake.streams()):
         yield _arrivals(lake, cloud, owner)
     for owner in lake.owners():
@@ -98,8 +99,17 @@ def _key(lake: Lake, cloud: Cloud, owner: str) -> Change:
     return Change.made("key", alias, created=True)
 
 
-def _bucket(lake: Lake, cloud: Cloud, owner: str) -> Change:
-    bucket = lake.names.bucket(owner)
+def _drop_buckets(lake: Lake, cloud: Cloud) -> Iterator[Change]:
+    """Buckets that drops name and nobody has made; what is there already is its owner's, and left as it is."""
+    own = {lake.names.bucket(owner) for owner in lake.owners()}
+    for bucket, tenant in {one.bucket: one.tenant for one in lake.drops if one.bucket not in own}.items():
+        if _bucket_exists(cloud, bucket, fix="name another in the drop's `bucket`"):
+            yield Change.made("bucket", bucket, created=False)
+        else:
+            yield _bucket(lake, cloud, bucket, tenant)
+
+
+def _bucket(lake: Lake, cloud: Cloud, bucket: str, owner: str) -> Change:
     created = not _bucket_exists(cloud, bucket)
     if created:
         # us-east-1 is the one region that may not be named
@@ -131,16 +141,17 @@ def _bucket(lake: Lake, cloud: Cloud, owner: str) -> Change:
     return Change.made("bucket", bucket, created=created, updated=updated)
 
 
-def _bucket_exists(cloud: Cloud, bucket: str) -> bool:
+_OTHER_NAMES = "change `company` or `environment` in the declaration"
+
+
+def _bucket_exists(cloud: Cloud, bucket: str, *, fix: str = _OTHER_NAMES) -> bool:
     try:
         cloud.s3.head_bucket(Bucket=bucket)
     except ClientError as error:
         if error_code(error) in {"404", "NoSuchBucket"}:
             return False
         if error_code(error) in {"403", "AccessDenied"}:
-            raise FindingError(
-                f"bucket {bucket}: it exists and is not yours; change `company` or `environment` in the declaration"
-            ) from None
+            raise FindingError(f"bucket {bucket}: it exists and is not yours; {fix}") from None
         raise
     return True
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lake.drops import Drop
 from lake.errors import DeclarationError, known_values
-from lake.jobs import COMPACT, INGEST, MAINTAIN, Executors, Job, PodSize, Schedule
+from lake.jobs import COMPACT, FILES, INGEST, MAINTAIN, Executors, Job, PodSize, Schedule
 from lake.kubernetes import Kubernetes, TierLimits
 
 __all__ = ["LakeShape", "checked_shape"]
@@ -47,6 +49,19 @@ class _Buffering(_Strict):
 class _Dataset(_Strict):
     contract: str
     buffering: _Buffering = _Buffering()
+
+
+class _Drop(_Strict):
+    tenant: str
+    dataset: str
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    # 800 bytes at most of the 1,024 that a key may have: behind the prefix comes the file's name
+    prefix: Annotated[str, Field(pattern=r"^([^/\s].*)?$", max_length=200)] | None = None
+    event_time: str | None = None
+    timezone: str = Drop.timezone
+    delimiter: Annotated[str, Field(pattern=r"^[^\r\n\x00]$")] = Drop.delimiter
+    quote: Annotated[str, Field(pattern=r"^[^\s\x00]$")] = Drop.quote
+    encoding: Literal["utf-8", "utf-16", "latin-1", "windows-1252"] = "utf-8"
 
 
 class _PodSize(_Strict):
@@ -126,13 +141,17 @@ class _Maintain(_Job):
 
 
 class _Jobs(_Strict):
+    files: _Job = _Job()
     ingest: _Ingest = _Ingest()
     compact: _Compact = _Compact()
     maintain: _Maintain = _Maintain()
 
-    def pipeline(self) -> tuple[Job, ...]:
+    def pipeline(self, *, with_files: bool) -> tuple[Job, ...]:
         """Every job, in the order of a run."""
-        return (self.ingest.over(INGEST), self.compact.over(COMPACT), self.maintain.over(MAINTAIN))
+        ingest, rest = self.ingest.over(INGEST), (self.compact.over(COMPACT), self.maintain.over(MAINTAIN))
+        if not with_files:
+            return (ingest, *rest)
+        return (self.files.over(FILES), replace(ingest, after=(FILES.name,)), *rest)
 
 
 class _TierLimits(_Strict):
@@ -185,6 +204,7 @@ class LakeShape(_Strict):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     tenants: Annotated[dict[str, _Tenant], Field(min_length=1)]
     datasets: Annotated[dict[str, _Dataset], Field(min_length=1)]
+    drops: dict[str, _Drop] = {}
     quotas: _Quotas = _Quotas()
     jobs: _Jobs = _Jobs()
     kubernetes: _Kubernetes = _Kubernetes()

@@ -68,7 +68,7 @@ QUARANTINE_COLUMNS: tuple[Field, ...] = (
     Field("quarantined_at", _MOMENT, description="When the batch that found it ran"),
     Field("dataset", _STRING, description="Dataset of the stream it came by"),
     Field("tenant", _STRING, description="Tenant it claims; empty where it claims none"),
-    Field("stage", _STRING, description="What refused it: firehose or ingest"),
+    Field("stage", _STRING, description="What refused it: firehose, files or ingest"),
     Field("reason", _STRING, description="Reason code"),
     Field("message", _STRING, description="The reason in words"),
     Field("payload", Primitive("binary"), description="The record as it was received, byte for byte"),
@@ -77,7 +77,7 @@ QUARANTINE_COLUMNS: tuple[Field, ...] = (
     Field("event_id", _STRING),
     Field("producer_id", _STRING),
     Field("sequence", _LONG),
-    Field("arrival_time", _MOMENT, description="When Firehose received it, where known"),
+    Field("arrival_time", _MOMENT, description="When it was received, where known"),
     Field("_batch", _STRING, description="Batch that put it here"),
 )
 """The one shape of everything that any stage refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -19,11 +20,13 @@ from botocore.exceptions import (
 )
 
 from athena import commands as athena
+from charts import commands as charts
 from firehose import commands as firehose
 from firehose.provision import provision_streams
+from k8s import commands as k8s
 from lake import commands as lake
 from lake.context import CommandContext
-from lake.errors import LakehoseError
+from lake.errors import LakehoseError, TerminalError
 from lake.provision import provision_storage
 from local import commands as local
 from producers import commands as producers
@@ -69,11 +72,54 @@ def apply(context: typer.Context) -> None:
     lake.print_changes(chain(provision_storage(declared, cloud), provision_streams(declared, cloud)))
 
 
+class Where(StrEnum):
+    """Where a job runs."""
+
+    LOCAL = "local"
+    K8S = "k8s"
+
+
+@app.command(rich_help_panel="Data")
+def run(  # noqa: PLR0917 - typer's options
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help=f"One of: {', '.join(spark_jobs.JOBS)}.")],
+    on: Annotated[Where, typer.Option(help="This machine, or a Kubernetes cluster.")] = Where.LOCAL,
+    dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
+    owner: k8s.OwnerOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="On this machine: JSON instead of a table.")] = False,  # noqa: FBT002
+    every: spark_jobs.EveryOption = None,
+    relist: spark_jobs.RelistOption = False,  # noqa: FBT002
+    timeout: k8s.TimeoutOption = k8s.DEFAULT_TIMEOUT,
+    pod_endpoint: k8s.PodEndpointOption = None,
+    kubeconfig: k8s.KubeconfigOption = None,
+    kube_context: k8s.ContextOption = None,
+) -> None:
+    """Run a Spark job to its end: the same job on this machine and on a cluster. Exits as the job does."""
+    if on is Where.LOCAL:
+        for option, value in {
+            "--pod-endpoint": pod_endpoint,
+            "--kubeconfig": kubeconfig,
+            "--context": kube_context,
+        }.items():
+            if value is not None:
+                raise TerminalError(f"{option}: it is for --on k8s")
+        spark_jobs.run(context, job, dataset, tenant, owner, relist=relist, every=every, as_json=as_json)
+        return
+    if as_json:
+        raise TerminalError("--json: it is for --on local; a pod's log holds what Spark says too")
+    if every is not None or relist:
+        raise TerminalError("--every and --relist: they are for --on local")
+    target = k8s.Target(kubeconfig, kube_context, pod_endpoint, timeout)
+    raise typer.Exit(
+        k8s.run_on_cluster(context.obj, job, target, owner=owner, tenants=tenant or (), datasets=dataset or ())
+    )
+
+
 app.command(rich_help_panel="The lake")(lake.validate)
 app.command(rich_help_panel="The lake")(lake.audit)
 app.add_typer(lake.contract, name="contract", rich_help_panel="The lake")
 app.command(rich_help_panel="Data")(producers.send)
-app.command(rich_help_panel="Data")(spark_jobs.run)
 app.command(rich_help_panel="Data")(athena.query)
 app.add_typer(table_commands.table, name="table", rich_help_panel="Data")
 app.add_typer(subject_commands.erase, name="erase", rich_help_panel="Data")
@@ -81,6 +127,8 @@ app.command(rich_help_panel="Data")(subject_commands.replay)
 app.command(rich_help_panel="Data")(subject_commands.backfill)
 app.add_typer(firehose.app, name="firehose", rich_help_panel="Servers")
 app.add_typer(local.app, name="local", rich_help_panel="Servers")
+app.add_typer(charts.app, name="deploy", rich_help_panel="Kubernetes")
+app.add_typer(k8s.app, name="k8s", rich_help_panel="Kubernetes")
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from local.endpoint import DEFAULT_PORT, DEFAULT_STATE, Endpoint
 
 app = typer.Typer(help="The embedded AWS on one port of this machine.", no_args_is_help=True)
 
+_Port = Annotated[int, typer.Option(min=1, max=65535, help="Port it listens on.")]
+_Region = Annotated[str, typer.Option(help="Region the endpoint says it is in.")]
 _State = Annotated[Path, typer.Option("--state", help="Folder that holds all of the endpoint's state.")]
 _err = Console(stderr=True, highlight=False)
 
@@ -31,14 +35,37 @@ def how_to_point(url: str, region: str) -> str:
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = DEFAULT_PORT,
+    port: _Port = DEFAULT_PORT,
     state: _State = DEFAULT_STATE,
-    region: Annotated[str, typer.Option(help="Region the endpoint says it is in.")] = "us-east-1",
+    region: _Region = "us-east-1",
 ) -> None:
-    """Start the endpoint (or what of it is missing), wait until every service answers, and leave it running."""
+    """Start the endpoint (or what of it is missing) on 127.0.0.1, wait until all answers, and leave it running."""
     url = Endpoint(state).up(port, region, _say)
     _say(f"every service answers on {url}; point any AWS client at it with")
     print(how_to_point(url, region))
+
+
+@app.command()
+def serve(
+    port: _Port = DEFAULT_PORT,
+    state: _State = DEFAULT_STATE,
+    region: _Region = "us-east-1",
+    host: Annotated[str, typer.Option(help="Address it listens on; who reaches it may do anything.")] = "127.0.0.1",
+) -> None:
+    """Be the endpoint until told to stop, as a container needs it; exit status 1 if a part of it ends by itself."""
+    told = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: told.set())
+    endpoint = Endpoint(state)
+    endpoint.up(port, region, _say, host)
+    _say(f"every service answers on {host}:{port}; SIGTERM or Ctrl-C ends it")
+    ended: list[str] = []
+    while not ended and not told.wait(1):
+        ended = [name for name, part in endpoint.parts().items() if part.process() is None]
+    endpoint.down(_say)
+    if ended:
+        _say(f"{', '.join(ended)} ended by itself; {state / 'log'} tells why")
+        raise typer.Exit(1)
 
 
 @app.command()

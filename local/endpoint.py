@@ -59,8 +59,14 @@ class Endpoint:
 
     state: Path
 
-    def up(self, port: int, region: str, say: Callable[[str], None]) -> str:
+    def up(self, port: int, region: str, say: Callable[[str], None], host: str = "127.0.0.1") -> str:
         """Start what isn't running and wait until every service answers.
+
+        Args:
+            port: where it listens.
+            region: what it says it is in.
+            say: takes a line about each step.
+            host: address it listens on; anybody who reaches it may do anything with it.
 
         Returns:
             the endpoint's URL.
@@ -88,8 +94,9 @@ class Endpoint:
             if firehose_running and firehose:
                 self._stop(firehose)  # it delivers to a gateway that is gone
                 firehose_running = False
-            say(f"starting MiniStack and Athena on 127.0.0.1:{port}")
-            gateway = self._start("gateway", port, _gateway_command(port, firehose_port, self.state, region))
+            say(f"starting MiniStack and Athena on {host}:{port}")
+            command = _gateway_command(host, port, firehose_port, self.state, region)
+            gateway = self._start("gateway", port, command)
         else:
             say(f"MiniStack and Athena are up on 127.0.0.1:{port}")
         self._remember(gateway)
@@ -215,9 +222,10 @@ class Endpoint:
             process.wait(10)
 
 
-def _gateway_command(port: int, firehose_port: int, state: Path, region: str) -> list[str]:
+def _gateway_command(host: str, port: int, firehose_port: int, state: Path, region: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "local.gateway", "--port", str(port), "--firehose-port", str(firehose_port)),
+        *(sys.executable, "-m", "local.gateway", "--host", host),
+        *("--port", str(port), "--firehose-port", str(firehose_port)),
         *("--state", str(state.resolve()), "--region", region),
     ]
 

@@ -106,6 +106,7 @@ def ministack_environment(state: Path, port: int, region: str) -> dict[str, str]
 def main() -> None:
     """Serve until told to stop; `lakehose local up` starts this."""
     parser = argparse.ArgumentParser(prog="python -m local.gateway", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--firehose-port", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True)
@@ -133,7 +134,7 @@ def main() -> None:
     )
     uvicorn.run(
         Gateway(ministack, athena, client),
-        host="127.0.0.1",
+        host=given.host,
         port=given.port,
         log_level="warning",
         access_log=False,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,17 +25,22 @@ from spark_jobs.compact_look import plan
 from spark_jobs.table_commands import print_compaction, print_plan, print_upkeep
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from lake.declaration import Lake
+    from spark_jobs.files import FilesReport
     from spark_jobs.ingest import IngestReport
 
-__all__ = ["JOBS", "Scope", "run", "run_job"]
+__all__ = ["JOBS", "EveryOption", "RelistOption", "Scope", "run", "run_job"]
 
-JOBS = ("ingest", "compact", "maintain")
+JOBS = ("files", "ingest", "compact", "maintain")
 """Jobs by name, in the order they are usually run."""
 
 _EVERY_HELP = "Ingest only: go on without an end, with a round every so many seconds, until SIGTERM."
 _RELIST_HELP = "Ingest only: list all objects first, for a lake whose queues came later, or a lost manifest."
 _DRY_HELP = "Compact and maintain only: tell what would be done, and do nothing."
+EveryOption = Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)]
+RelistOption = Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)]
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
 
@@ -80,8 +87,8 @@ def run(  # noqa: PLR0917 - typer's options
     dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant; may be repeated.")] = None,
     owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
-    relist: Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)] = False,
-    every: Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)] = None,
+    relist: RelistOption = False,
+    every: EveryOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=_DRY_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -131,32 +138,42 @@ def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, a
     if job == "compact" and mode.dry:
         print_plan(plan(lake, cloud, datasets=scope.datasets, owners=scope.owners), as_json=as_json)
         return
-    from spark_jobs import compact, ingest, maintain  # noqa: PLC0415
+    from spark_jobs import compact, files, ingest, maintain  # noqa: PLC0415
     from spark_jobs.continuous import run_rounds, stop_on_signals  # noqa: PLC0415
     from spark_jobs.session import running_session  # noqa: PLC0415
 
-    _say(f"{job}: starting Spark")
-    with running_session(cloud, f"lakehose-{job}") as spark:
-        if job == "ingest":
+    with ExitStack() as stack:
 
-            def once(*, listed: bool = False) -> IngestReport:
-                return ingest.run(
-                    spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say, listed=listed
-                )
+        @cache
+        def spark() -> SparkSession:
+            _say(f"{job}: starting Spark")
+            return stack.enter_context(running_session(cloud, f"lakehose-{job}"))
 
-            if mode.every is None:
-                _print_ingest(once(listed=mode.relist), as_json=as_json)
-                return
-            with stop_on_signals() as stop:
-                run_rounds(once, mode.every, stop, say=_say, report=lambda one: _print_round(one, as_json=as_json))
-        elif job == "maintain":
-            done = maintain.run(
-                spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, dry=mode.dry, say=_say
+        def ingested(*, listed: bool = False) -> IngestReport:
+            return ingest.run(
+                spark(), lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say, listed=listed
             )
-            print_upkeep(done, as_json=as_json)
-        else:
-            compacted = compact.run(spark, lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
-            print_compaction(compacted, as_json=as_json)
+
+        match job:
+            case "files":
+                # without a new file, which is most of the time, there is no Spark to start
+                taken = files.run(spark, lake, cloud, datasets=scope.datasets, tenants=scope.tenants, say=_say)
+                _print_files(taken, as_json=as_json)
+            case "ingest" if mode.every is not None:
+                with stop_on_signals() as stop:
+                    run_rounds(
+                        ingested, mode.every, stop, say=_say, report=lambda one: _print_round(one, as_json=as_json)
+                    )
+            case "ingest":
+                _print_ingest(ingested(listed=mode.relist), as_json=as_json)
+            case "maintain":
+                done = maintain.run(
+                    spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, dry=mode.dry, say=_say
+                )
+                print_upkeep(done, as_json=as_json)
+            case _:
+                compacted = compact.run(spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
+                print_compaction(compacted, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,25 @@ class _Mode:
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def _print_files(report: FilesReport, *, as_json: bool) -> None:
+    if as_json:
+        drops = [asdict(one) for one in report.drops]
+        refused = [{"uri": one.uri, "message": one.message} for one in report.refused_files]
+        print(json.dumps({"drops": drops, "refused_files": refused, "seconds": round(report.seconds, 1)}, indent=2))
+        return
+    names = ("files", "rows", "events", "refused")
+    table = Table("drop", "tenant", "dataset", title="files", title_justify="left", box=None)
+    for name in names:
+        table.add_column(name, justify="right")
+    new = [one for one in report.drops if one.files]
+    for one in new:
+        table.add_row(one.drop, one.tenant, one.dataset, *(f"{getattr(one, name):,}" for name in names))
+    if new:
+        Console(highlight=False).print(table)
+    files = sum(one.files for one in new)
+    print(f"files: {files:,} taken in {report.seconds:.1f} s" if new else "files: nothing new")
 
 
 def _print_ingest(report: IngestReport, *, as_json: bool) -> None:

@@ -442,7 +442,7 @@ def _told(receipt: BatchReceipt, seconds: float) -> str:
         "ingested": total.ingested,
         "duplicates": total.duplicates,
         "quarantined": total.quarantined,
-        "refused by Firehose": total.refused,
+        "refused before": total.refused,
     }
     told = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count) or "no records"
     return f"batch {receipt.batch}: {len(receipt.objects):,} objects, {told}; {seconds:.1f} s"

@@ -2,7 +2,7 @@
 
 That shape: `object`, `position`; `event` (a struct of the table's columns, null unless it becomes a row); `reason`,
 `message`, `raw` (what was received, binary) of what does not; `event_id`, `tenant`, `producer_id`, `sequence` as far as
-they can be read; `arrival_time` where Firehose told it.
+they can be read; `arrival_time` and `stage` where an error record told them.
 
 An object is fetched, unpacked, judged and turned into Arrow's columns by the Python worker that has its bytes. Parsing
 by Spark's own functions (VARIANT) was measured first: as strict as this, the ingest of 337,000 events took 110 s of
@@ -11,18 +11,16 @@ processor time where this took 56 s.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
 import pyarrow as pa
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.contract import Field, Primitive
 from lake.envelope import Identity, salvage
+from lake.error_record import ErrorRecord
 from lake.manifest import NO_TENANT, Lane
 from spark_jobs.objects import ObjectLines, read_objects
 from spark_jobs.records import ENVELOPE_FIELDS, Judge, Reason, Refusal, Row
@@ -56,6 +54,7 @@ _COLUMNS = (
     Field("producer_id", _STRING),
     Field("sequence", Primitive("long")),
     Field("arrival_time", Primitive("timestamptz")),
+    Field("stage", _STRING),
 )
 
 
@@ -68,6 +67,8 @@ class Judged:
     """Tenant it is counted under."""
     raw: bytes | None
     arrival_time: datetime | None = None
+    stage: str | None = None
+    """What refused it, where the record tells; else its lane does."""
 
 
 class Rules(Protocol):
@@ -145,7 +146,7 @@ class Strays:
 
 @dataclass(frozen=True)
 class Refused:
-    """Refused by Firehose: unwrapped from its error records."""
+    """Refused by Firehose, or by a job before ingest: unwrapped from error records."""
 
     producers: Mapping[str, str]
     """Tenant by producer id, of producers with a ledger: what lost its tenant on its way is their tenant's."""
@@ -156,17 +157,18 @@ class Refused:
         return (Field("nothing", _STRING),)
 
     def judge(self) -> Callable[[bytes], Judged]:
-        """Refuse, with Firehose's own reason."""
+        """Refuse, with the reason that the error record gives."""
 
         def judge(line: bytes) -> Judged:
             try:
-                raw, code, message, arrival = _error_record(line)
-            except (ValueError, KeyError, TypeError) as error:
-                told = f"the line of the error object is no error record of Firehose: {error!r}"
+                record = ErrorRecord.parse(line)
+            except ValueError as error:
+                told = f"the line of the error object is no error record: {error}"
                 return Judged(Refusal(Reason.MALFORMED_ERROR_RECORD, told, Identity()), None, line)
-            who = salvage(raw)
+            who = record.identity
             owner = self.producers.get(who.producer_id) if who.producer_id else None
-            return Judged(Refusal(code, message, who), who.tenant or owner, raw, arrival)
+            fate = Refusal(record.code, record.message, who)
+            return Judged(fate, who.tenant or owner, record.raw, _moment(record.arrival_ms), record.stage)
 
         return judge
 
@@ -175,18 +177,10 @@ class Refused:
         return None
 
 
-def _error_record(line: bytes) -> tuple[bytes, str, str, datetime | None]:
-    record = orjson.loads(line)
-    code, message = record["errorCode"], record.get("errorMessage", "")
-    if not isinstance(code, str) or not isinstance(message, str):
-        raise TypeError("errorCode and errorMessage are strings")
-    try:
-        raw = base64.b64decode(record["rawData"], validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"rawData: {error}") from None
-    arrival = record.get("arrivalTimestamp")
-    known = type(arrival) is int and 0 <= arrival <= _LATEST_MS
-    return raw, code, message, _EPOCH + timedelta(milliseconds=arrival) if known else None
+def _moment(milliseconds: int | None) -> datetime | None:
+    if milliseconds is None or not 0 <= milliseconds <= _LATEST_MS:
+        return None
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def judged_records(spark: SparkSession, objects: Sequence[StoredObject], cloud: Cloud, rules: Rules) -> DataFrame:
@@ -231,11 +225,13 @@ class _Sheet:
         fate = one.fate
         if isinstance(fate, Row):
             event_id, _, _, _, producer_id, sequence, *_ = fate.values
-            self._rows.append((uri, position, None, None, None, event_id, one.tenant, producer_id, sequence, None))
+            self._rows.append(
+                (uri, position, None, None, None, event_id, one.tenant, producer_id, sequence, None, None)
+            )
             self._events.append(fate.values)
             return
         who = fate.identity
-        named = (who.event_id, one.tenant, who.producer_id, who.sequence, one.arrival_time)
+        named = (who.event_id, one.tenant, who.producer_id, who.sequence, one.arrival_time, one.stage)
         self._rows.append((uri, position, fate.reason, fate.message, one.raw, *named))
         self._events.append(None)
 
@@ -278,7 +274,7 @@ def quarantine_rows(records: DataFrame, *, dataset: str, lane: Lane, batch: str,
         F.timestamp_millis(F.lit(moment_ms)).alias("quarantined_at"),
         F.lit(dataset).alias("dataset"),
         "tenant",
-        F.lit(_STAGES[lane]).alias("stage"),
+        F.coalesce("stage", F.lit(_STAGES[lane])).alias("stage"),
         *("reason", "message", F.col("raw").alias("payload"), "object", "position"),
         *("event_id", "producer_id", "sequence", "arrival_time"),
         F.lit(batch).alias("_batch"),

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lake.clients import Cloud, is_passing
 from lake.errors import TerminalError, TransientError
+from lake.provision import error_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-__all__ = ["ObjectLines", "StoredObject", "read_objects"]
+__all__ = ["ObjectLines", "StoredObject", "read_objects", "shares"]
 
 _TASK_BYTES = 8 * 2**20  # of objects as stored, for one task: unpacked about 100 MB
 _AHEAD = 4  # objects that a task fetches ahead
@@ -81,11 +82,11 @@ def read_objects(
     """
     size = sum(one.size for one in objects)
     tasks = min(len(objects), max(spark.sparkContext.defaultParallelism, -(-size // _TASK_BYTES)))
-    shares = _shares(objects, tasks)
+    dealt = shares(objects, tasks)
     region, endpoint = cloud.region, cloud.endpoint  # only plain values travel: a client holds sockets
 
     def read(numbers: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        uris = [uri for batch in numbers for number in batch.column(0).to_pylist() for uri in shares[number]]
+        uris = [uri for batch in numbers for number in batch.column(0).to_pylist() for uri in dealt[number]]
         return render(_contents(_s3_of_worker(region, endpoint), uris))
 
     return spark.range(0, tasks, 1, tasks).mapInArrow(read, schema)
@@ -97,15 +98,15 @@ def _s3_of_worker(region: str, endpoint: str | None) -> S3Client:
     return Cloud(region, endpoint).s3
 
 
-def _shares(objects: Iterable[StoredObject], tasks: int) -> list[list[str]]:
+def shares(objects: Iterable[StoredObject], tasks: int) -> list[list[str]]:
     """Deal objects out to tasks, the largest first, each to the task that has least; the same every time."""
-    shares: list[list[str]] = [[] for _ in range(tasks)]
+    dealt: list[list[str]] = [[] for _ in range(tasks)]
     weights = [0] * tasks
     for one in sorted(objects, key=lambda item: (-item.size, item.uri)):
         least = weights.index(min(weights))
-        shares[least].append(one.uri)
+        dealt[least].append(one.uri)
         weights[least] += one.size + 64 * 1024  # a request costs about as much as so many bytes
-    return shares
+    return dealt
 
 
 def _contents(s3: S3Client, uris: list[str]) -> Iterator[ObjectLines]:
@@ -123,9 +124,10 @@ def _fetch(s3: S3Client, uri: str) -> ObjectLines:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
         body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except s3.exceptions.NoSuchKey:
-        return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
     except (ClientError, BotoCoreError, OSError) as error:
+        # by its code: the client's own class for it may be another one where two threads meet their first error
+        if isinstance(error, ClientError) and error_code(error) == "NoSuchKey":
+            return ObjectLines(uri, b"", "the object is gone: it was there when the batch was planned")
         kind = TransientError if is_passing(error) else TerminalError
         raise kind(f"object {uri}: it can't be read: {error}") from error
     if body[:2] != _GZIP:

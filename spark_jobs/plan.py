@@ -95,8 +95,11 @@ def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
     place, key = _place(bucket, batch)
     try:
         body = s3.get_object(Bucket=place, Key=key)["Body"].read()
-    except s3.exceptions.NoSuchKey:
-        return None
+    except ClientError as error:
+        # by its code: the client's own class for it may be another one where two threads meet their first error
+        if error_code(error) == "NoSuchKey":
+            return None
+        raise
     try:
         raw = json.loads(body)
         objects = tuple(StoredObject(str(one["uri"]), int(one["size"])) for one in raw["objects"])

@@ -48,7 +48,7 @@ class Reason(StrEnum):
     UNKNOWN_TENANT = "unknown_tenant"
     """The stream doesn't carry the tenant that it was delivered under."""
     MALFORMED_ERROR_RECORD = "malformed_error_record"
-    """A line of an error object that is no error record of Firehose."""
+    """A line of an error object that is no error record."""
 
 
 @dataclass(frozen=True, slots=True)

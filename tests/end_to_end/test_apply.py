@@ -51,7 +51,7 @@ def declare(tmp_path):
 
 
 def test_the_first_time_everything_is_made_and_the_quota_is_raised(applied, endpoint):
-    assert applied.splitlines()[-1] == "26 created, 1 updated, 0 unchanged"
+    assert applied.splitlines()[-1] == "28 created, 1 updated, 0 unchanged"
     assert "updated   quota     1000 active partitions a stream" in applied
     cloud = Cloud("us-east-1", endpoint)
     assert cloud.firehose.list_delivery_streams()["DeliveryStreamNames"] == [
@@ -65,7 +65,7 @@ def test_the_first_time_everything_is_made_and_the_quota_is_raised(applied, endp
 def test_the_second_time_nothing_changes(applied, endpoint):
     done = lakehose("--endpoint", endpoint, "apply")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "0 created, 0 updated, 27 unchanged"
+    assert done.stdout.splitlines()[-1] == "0 created, 0 updated, 29 unchanged"
 
 
 def test_a_role_that_was_widened_by_hand_is_narrowed_again(applied, endpoint):
@@ -74,7 +74,7 @@ def test_a_role_that_was_widened_by_hand_is_narrowed_again(applied, endpoint):
     wide = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
     cloud.iam.put_role_policy(**role, PolicyDocument=wide)
     done = lakehose("--endpoint", endpoint, "apply")
-    assert done.stdout.splitlines()[-1] == "0 created, 1 updated, 26 unchanged"
+    assert done.stdout.splitlines()[-1] == "0 created, 1 updated, 28 unchanged"
     actions = [one["Action"] for one in cloud.iam.get_role_policy(**role)["PolicyDocument"]["Statement"]]
     assert "s3:*" not in actions
 

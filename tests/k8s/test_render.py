@@ -167,7 +167,7 @@ def test_settings_of_the_declaration_reach_the_manifests(declare):
     assert spec["restartPolicy"]["onFailureRetries"] == 1
     assert (spec["dynamicAllocation"]["minExecutors"], spec["dynamicAllocation"]["maxExecutors"]) == (0, 9)
     assert spec["sparkConf"]["spark.eventLog.dir"] == "s3a://logs/spark"
-    assert spec["sparkConf"]["spark.storage.decommission.fallbackStorage.path"] == "s3a://logs/shuffle/"
+    assert spec["sparkConf"]["spark.storage.decommission.fallbackStorage.path"] == "s3a://logs/shuffle/acme-demo-ewr/"
     _, executor = pods(spec)
     assert executor["containers"][0]["envFrom"] == [{"secretRef": {"name": "aws"}}]
     required = executor["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -211,3 +211,26 @@ def test_a_declaration_larger_than_a_config_map_is_refused(declare):
     (path.parent / "contracts" / "flights.yaml").write_text("#" * 1_100_000)
     with pytest.raises(DeclarationError, match=r"takes 1,1\d\d,\d\d\d bytes, a ConfigMap 1,000,000"):
         manifests(lake, path)
+
+
+def test_drops_and_their_job_go_to_the_workspace_of_their_tenant_only(declare, tmp_path):
+    extra = "  files: {schedule: '@every 90s'}\ndrops:\n  bills: {tenant: jfk, dataset: flights}\n"
+    files = manifests(*declare(extra))
+    configs = {
+        one["metadata"]["namespace"]: yaml.safe_load(one["data"]["lake.yaml"]) for one in of_kind(files, "ConfigMap")
+    }
+    assert list(configs["acme-demo-pooled"]["drops"]) == ["bills"]
+    assert "drops" not in configs["acme-demo-ewr"]
+    assert "files" not in configs["acme-demo-ewr"]["jobs"]
+    runs = [
+        (one["metadata"]["namespace"], one["metadata"]["name"]) for one in of_kind(files, "ScheduledSparkApplication")
+    ]
+    assert ("acme-demo-pooled", "files") in runs
+    assert ("acme-demo-ewr", "files") not in runs
+    for namespace, config in configs.items():
+        (tmp_path / namespace / "contracts").mkdir(parents=True)
+        (tmp_path / namespace / "contracts" / "flights.yaml").write_text(
+            (ROOT / "contracts" / "flights.yaml").read_text()
+        )
+        (tmp_path / namespace / "lake.yaml").write_text(yaml.safe_dump(config))
+        read_lake(tmp_path / namespace / "lake.yaml")

@@ -81,6 +81,13 @@ def test_what_is_none_of_a_streams_objects_is_left_alone(place):
     assert place.manifest.waiting_series("solo", "visits") == []
 
 
+def test_a_key_of_any_signs_is_known_as_it_is_and_a_folder_of_a_console_is_no_object(place):
+    place.put("solo", "processed/visits/tenant=solo/2013/", b"")
+    place.put("solo", "processed/visits/tenant=solo/2013/a b#[*]%20{é}.gz", b"x")
+    place.collect()
+    assert place.waiting("solo") == [("processed/visits/tenant=solo/2013/a b#[*]%20{é}.gz", 1)]
+
+
 def test_a_queue_is_empty_once_it_was_read_and_reading_it_again_changes_nothing(place):
     place.put("solo", "processed/visits/tenant=solo/a.gz")
     assert (place.collect(), place.collect()) == (1, 0)
@@ -127,10 +134,12 @@ def test_the_net_lists_only_the_days_around_now(place):
     place.put("solo", "processed/visits/tenant=solo/year=2025/month=02/day=28/lost.gz")
     place.forget("solo")
     asked = []
-    place.cloud.s3.meta.events.register(
-        "before-parameter-build.s3.ListObjectsV2", lambda params, **_: asked.append(params["Prefix"])
-    )
-    assert place.collect() == 0
+    events, name = place.cloud.s3.meta.events, "before-parameter-build.s3.ListObjectsV2"
+    events.register(name, note := lambda params, **_: asked.append(params["Prefix"]))
+    try:
+        assert place.collect() == 0
+    finally:
+        events.unregister(name, note)
     own = [prefix for prefix in asked if "tenant=solo" in prefix]
     assert own == [
         f"processed/visits/tenant=solo/year=2026/month={month}/day={day}/"
@@ -186,6 +195,8 @@ def test_other_notifications_of_a_bucket_stay_as_they_are(place):
         ("processed/visits/tenant=ann/x", (Lane.EVENTS, "ann")),
         ("processed/visits/tenant=solo/x", (Lane.STRAYS, "solo")),
         ("processed/visits/tenant=/x", (Lane.STRAYS, "-")),
+        ("processed/visits/tenant=-/x", (Lane.STRAYS, "-")),
+        ("processed/visits/x/a", (Lane.STRAYS, "-")),
         ("processed/visits/x", (Lane.STRAYS, "-")),
         ("processed/visits/tenant=ann", (Lane.STRAYS, "-")),
         ("processed/visitsmore/tenant=ann/x", None),

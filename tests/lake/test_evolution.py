@@ -39,7 +39,7 @@ PAGE, N = BASE.fields
         (with_fields(PAGE, replace(N, required=True)), Step.MAJOR, "is required now"),
         (replace(BASE, partition=(PartitionField("day", "event_time"),)), Step.MAJOR, "partitionBy is another"),
         (replace(BASE, sort=("page",)), Step.PATCH, "sortBy was event_time, and is page"),
-        (replace(BASE, dedup_days=7), Step.PATCH, "dedupDays was 30, and is 7"),
+        (replace(BASE, dedup_days=7), Step.PATCH, "dedupDays was 365, and is 7"),
     ],
 )
 def test_a_change_asks_for_its_step(new, step, sentence):

@@ -1,4 +1,4 @@
-"""Finding objects in S3, and planning which ones a batch takes."""
+"""Reading objects from S3, and planning which ones a batch takes."""
 
 import gzip
 import json
@@ -10,18 +10,11 @@ import pytest
 from lake.declaration import Jobs, Stream
 from lake.errors import CommitConflictError, TerminalError
 from lake.manifest import BatchId, Lane
-from spark_jobs.objects import StoredObject, _contents, _shares, new_objects, prefixes, stray_tenants
+from spark_jobs.objects import StoredObject, _contents, shares
 from spark_jobs.plan import Plan, carve, read_plan, write_plan
 
 MIB = 2**20
 BATCH = BatchId("pooled", "visits", Lane.EVENTS, "ann", 1)
-
-
-class _Nothing:
-    """A manifest that knows of no object."""
-
-    def taken(self, *_):
-        return set()
 
 
 class _Dataset:
@@ -47,46 +40,6 @@ def put(cloud, bucket):
             cloud.s3.put_object(Bucket=bucket, Key=key, Body=body)
 
     return put
-
-
-def found(cloud, stream, lane, tenant):
-    objects = new_objects(cloud.s3, _Nothing(), stream, lane, tenant)
-    return [one.uri.removeprefix(f"s3://{stream.bucket}/") for one in objects]
-
-
-def test_tenants_that_the_stream_does_not_carry_are_found_by_their_prefixes(cloud, stream, put):
-    put("processed/visits/tenant=ann/a.gz", "processed/visits/tenant=eve/a.gz", "processed/sales/tenant=zoe/a.gz")
-    assert stray_tenants(cloud.s3, stream) == ["eve"]
-
-
-def test_what_names_no_tenant_is_one_series(cloud, stream, put):
-    keys = [
-        "processed/visits/a.gz",
-        "processed/visits/tenant=-/a",
-        "processed/visits/tenant=/a",
-        "processed/visits/x/a",
-    ]
-    put(*keys)
-    assert stray_tenants(cloud.s3, stream) == ["-"]
-    assert found(cloud, stream, Lane.STRAYS, "-") == sorted(keys)
-
-
-def test_error_objects_are_those_of_the_dataset_of_any_kind(cloud, stream, put):
-    put("errors/processing-failed/visits/1", "errors/http-failed/visits/2", "errors/processing-failed/visits2/3")
-    assert prefixes(cloud.s3, stream, Lane.REFUSED, "-") == (
-        "errors/http-failed/visits/",
-        "errors/processing-failed/visits/",
-    )
-    assert found(cloud, stream, Lane.REFUSED, "-") == [
-        "errors/http-failed/visits/2",
-        "errors/processing-failed/visits/1",
-    ]
-
-
-def test_a_folder_that_a_console_made_is_no_object(cloud, stream, put):
-    put("processed/visits/tenant=ann/2013/", body=b"")
-    put("processed/visits/tenant=ann/2013/a b#[*]%20{é}.gz")
-    assert found(cloud, stream, Lane.EVENTS, "ann") == ["processed/visits/tenant=ann/2013/a b#[*]%20{é}.gz"]
 
 
 def contents(cloud, stream, *keys):
@@ -128,8 +81,8 @@ def test_an_object_that_may_not_be_read_is_named(cloud, bucket):
 
 def test_objects_are_dealt_out_by_size_and_the_same_every_time():
     objects = [StoredObject(f"s3://b/{size}", size * MIB) for size in (1, 2, 3, 4)]
-    assert _shares(objects, 2) == [["s3://b/4", "s3://b/1"], ["s3://b/3", "s3://b/2"]]
-    assert _shares(objects[::-1], 2) == _shares(objects, 2)
+    assert shares(objects, 2) == [["s3://b/4", "s3://b/1"], ["s3://b/3", "s3://b/2"]]
+    assert shares(objects[::-1], 2) == shares(objects, 2)
 
 
 def test_a_batch_takes_at_most_so_many_objects():
