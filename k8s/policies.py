@@ -139,7 +139,7 @@ def _allow(
     return {**made, "Condition": condition} if condition else made
 
 
-def _listing(sid: str, bucket: str, prefixes: list[str]) -> _Statement:
+def _listing(sid: str, bucket: str | list[str], prefixes: list[str]) -> _Statement:
     # Without the right to list, S3 answers 403 for an object that isn't there, where the jobs look for a 404. Such a
     # request names no prefix, hence IfExists.
     return _allow(sid, "s3:ListBucket", bucket, {"StringLikeIfExists": {"s3:prefix": prefixes}})
@@ -185,6 +185,13 @@ def _compact(reach: _Reach) -> list[_Statement]:
     return [*reach.tables(), *reach.key(reach.table_owners)]
 
 
+def _maintain(reach: _Reach) -> list[_Statement]:
+    """Expires, rewrites and tidies tables, and lists their files for those that nothing knows."""
+    buckets = [f"arn:aws:s3:::{reach.lake.names.bucket(one)}" for one in reach.table_owners]
+    listing = _listing("ListTableFiles", buckets, ["analytics-ready/*"])
+    return [listing, *reach.tables(), *reach.key(reach.table_owners)]
+
+
 def _files(reach: _Reach) -> list[_Statement]:
     """Reads dropped files, writes their events where the streams write, and notes what was taken."""
     drops = [one for one in reach.lake.drops if one.tenant in reach.workspace.tenants]
@@ -223,7 +230,12 @@ def _files(reach: _Reach) -> list[_Statement]:
     ]
 
 
-_KNOWN: dict[str, Callable[[_Reach], list[_Statement]]] = {"files": _files, "ingest": _ingest, "compact": _compact}
+_KNOWN: dict[str, Callable[[_Reach], list[_Statement]]] = {
+    "files": _files,
+    "ingest": _ingest,
+    "compact": _compact,
+    "maintain": _maintain,
+}
 
 
 def key_owners(workspace: Workspace) -> tuple[str, ...]:

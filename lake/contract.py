@@ -107,6 +107,8 @@ class Contract:
     """An event that comes again within so many days of its making is dropped."""
     skew_minutes: int = 1440
     """An event whose time lies further ahead than this, when it is ingested, is refused."""
+    zorder: tuple[str, ...] = ()
+    """Columns that queries ask by, each about as often: they tell the files of a large partition apart."""
 
     def field_names(self) -> list[str]:
         """Names of the payload's fields, in the contract's order."""
@@ -138,7 +140,8 @@ _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _TERM = re.compile(r"(?:(year|month|day|hour)\((\w+)\)|(bucket|truncate)\((\d+),\s*(\w+)\)|(\w+))")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_LISTS = ("lakehose.partitionBy", "lakehose.sortBy")
+_LISTS = ("lakehose.partitionBy", "lakehose.sortBy", "lakehose.zorderBy")
+_MOST_ZORDERED = 4  # with more, each has next to no say
 _NUMBERS = {"lakehose.dedupDays": (1, 3650), "lakehose.clockSkewMinutes": (1, 5_256_000)}
 _OUR_PROPERTIES = (*_LISTS, *_NUMBERS)
 
@@ -230,6 +233,7 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
     for name in sort:
         if name not in columns:
             raise DeclarationError(f"{where}: lakehose.sortBy: {known_values(name, columns)}")
+    zorder = _zorder(custom, fields, f"{where}: lakehose.zorderBy")
     purpose = document.description.purpose if document.description else None
     return Contract(
         dataset=dataset,
@@ -240,7 +244,20 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
         description=found.description or purpose or "",
         dedup_days=custom.get("lakehose.dedupDays", Contract.dedup_days),
         skew_minutes=custom.get("lakehose.clockSkewMinutes", Contract.skew_minutes),
+        zorder=zorder,
     )
+
+
+def _zorder(custom: dict[str, Any], fields: tuple[Field, ...], where: str) -> tuple[str, ...]:
+    names = tuple(str(name) for name in custom.get("lakehose.zorderBy", []))
+    nested = {field.name for field in fields if not isinstance(field.type, Primitive)}
+    columns = [name for name in (*ENVELOPE, *(field.name for field in fields)) if name not in nested]
+    for name in names:
+        if name not in columns:
+            raise DeclarationError(f"{where}: {known_values(name, columns)}")
+    if names and not (1 < len(set(names)) == len(names) <= _MOST_ZORDERED):
+        raise DeclarationError(f"{where}: got {', '.join(names)}, allowed are 2 to {_MOST_ZORDERED} different columns")
+    return names
 
 
 def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, Any]:

@@ -125,7 +125,9 @@ def _compact(
     target = planned.target
     if planned.snapshot_id is None:
         return _result(planned)
-    rewriter = Rewriter(spark, target.name, planned.snapshot_id, rules=rules, sort=target.sort, after=after)
+    rewriter = Rewriter(
+        spark, target.name, planned.snapshot_id, rules=rules, sort=target.sort, zorder=target.zorder, after=after
+    )
     units = units_of(planned.groups, rules)
     result = _result(planned)
     for number, unit in enumerate(units, 1):

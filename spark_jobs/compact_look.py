@@ -37,6 +37,7 @@ class TargetTable:
     sort: tuple[str, ...]
     least: int
     """Small files of one partition that are worth a rewrite."""
+    zorder: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,7 +86,10 @@ def tables_of(lake: Lake, datasets: Collection[str] | None, owners: Collection[s
     for owner in map(lake.owner, owners) if owners else lake.owners():
         database = lake.names.database(owner)
         if owner != POOL:
-            found += [TargetTable(owner, database, one.name, one.contract.sort, least=2) for one in kinds]
+            found += [
+                TargetTable(owner, database, one.name, one.contract.sort, least=2, zorder=one.contract.zorder)
+                for one in kinds
+            ]
         if not datasets:
             # asked rarely, and each batch with a bad record adds a file: a few are no harm
             found.append(TargetTable(owner, database, QUARANTINE, (), least=10))

@@ -20,10 +20,10 @@ from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import Observation
-from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.errors import CommitConflictError, FindingError
-from spark_jobs.compact_plan import slot_bounds
+from spark_jobs.compact_digest import NOTHING, digest, sums
+from spark_jobs.compact_order import TRANSFORM, cut, gathered, partition_term
 from spark_jobs.history import COMPACTED_THROUGH, REWRITE_ID
 from spark_jobs.session import CATALOG
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from spark_jobs.compact_digest import Digest
     from spark_jobs.compact_plan import Group, Rules
 
-__all__ = ["Digest", "Rewriter", "Rewritten", "iceberg_table"]
+__all__ = ["Rewriter", "Rewritten", "iceberg_table"]
 
 _SMALL_FILES = f"{CATALOG}_small_files"
 _ACCELERATOR = "s3.analytics-accelerator"
@@ -42,10 +43,8 @@ _ONE_REQUEST_BYTES = 2**23
 _CEILING = 1.8  # of the target size, as Iceberg's own default: a little too much stays one file
 _OPEN_BYTES = 2**18  # a small file weighs at least so much when files are dealt out to tasks
 _LEAST_SPLIT = 2**22
-_SAMPLE = 20_000
 _CONFLICT = re.compile(r"\.(ValidationException|CommitFailedException|NotFoundException)$")
 _UNKNOWN = re.compile(r"\.CommitStateUnknownException$")
-_TERM = re.compile(r"(year|month|day|hour|bucket|truncate)(?:\[(\d+)\])?")
 _ICEBERG = "org.apache.iceberg"
 
 
@@ -79,15 +78,6 @@ def _with_small_files(spark: SparkSession) -> str:
 
 
 @dataclass(frozen=True)
-class Digest:
-    """What rows come to, in whatever order: how many, and sums of the halves of their 64-bit hashes."""
-
-    rows: int
-    low: int
-    high: int
-
-
-@dataclass(frozen=True)
 class Rewritten:
     """What one rewrite did."""
 
@@ -111,6 +101,7 @@ class Rewriter:
         *,
         rules: Rules,
         sort: Sequence[str],
+        zorder: Sequence[str] = (),
         after: Callable[[str], None],
     ) -> None:
         """Load the table.
@@ -121,16 +112,23 @@ class Rewriter:
             snapshot_id: the snapshot that the groups were planned on.
             rules: what its compaction aims at.
             sort: columns that its files are sorted by, ascending; none leaves rows as they come.
+            zorder: columns that tell the files of one partition apart, in place of the first of `sort`.
             after: called with `stage`, `write`, `prove`, `commit` after each step.
         """
         self._spark = spark
         self._jvm: Any = spark._jvm  # noqa: SLF001 - Iceberg's parts are Java's
         self._name = name
         self._rules = rules
-        self._sort = tuple(sort)
         self._after = after
         self._snapshot_id = snapshot_id
         self._table: Any = iceberg_table(spark, name)
+        # a contract may have grown a column that the table hasn't got yet
+        self._sort = self._columns(sort)
+        self._zorder = self._columns(zorder)
+
+    def _columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        schema = self._table.schema()
+        return tuple(one for one in names if schema.findField(one) is not None)
 
     @cached_property
     def _small_files_table(self) -> Any:
@@ -154,13 +152,13 @@ class Rewriter:
         tasks = self._tasks(unit)
         self._after("stage")
         seen, files = self._write(unit, tasks)
-        self._after("write")
         try:
+            self._after("write")
             self._prove(unit, tasks, seen, files)
-        except FindingError:
+            self._after("prove")
+        except Exception:
             self._discard(files)
             raise
-        self._after("prove")
         new = list(files)
         sizes = sum(int(one.fileSizeInBytes()) for one in new)
         self._commit(unit, tasks, files, through)
@@ -211,7 +209,7 @@ class Rewriter:
             if not all(type(value) in {int, str} for value in values):
                 return None
             column = self._table.schema().findColumnName(one.sourceId())
-            kind = _TERM.fullmatch(str(one.transform()))
+            kind = TRANSFORM.fullmatch(str(one.transform()))
             width = [int(kind[2])] if kind and kind[2] else []
             term = getattr(expressions, kind[1])(column, *width) if kind else expressions.ref(column)
             listed = self._jvm.java.util.ArrayList()
@@ -250,71 +248,32 @@ class Rewriter:
         with self._staged(tasks, small=size <= count * _ONE_REQUEST_BYTES) as name:
             rows = self._read(name, size, count)
             seen = Observation(f"read-{name}")
-            arranged = self._arranged(rows, rows.observe(seen, *_sums(rows)), unit)
+            arranged = self._arranged(rows, rows.observe(seen, *sums(rows)), unit)
             writer = arranged.write.format("iceberg").option("use-table-distribution-and-ordering", "false")
             writer = writer.option("target-file-size-bytes", int(self._rules.target_bytes * _CEILING))
             writer = writer.option("output-spec-id", unit[0].place.spec_id)
-            order = self._sort_order_id()
+            order = None if self._zorder and unit[0].outputs > 1 else self._sort_order_id()
             if order is not None:
                 writer = writer.option("output-sort-order-id", order)
             writer.mode("append").save(name)
             files = self._iceberg.spark.FileRewriteCoordinator.get().fetchNewFiles(self._table, name)
         # Spark leaves out what would observe, where nothing is to be written
-        return self._digest_of(tasks) if files.isEmpty() else _digest(seen.get), files
+        return self._digest_of(tasks) if files.isEmpty() else digest(seen.get), files
 
     def _arranged(self, source: DataFrame, rows: DataFrame, unit: Sequence[Group]) -> DataFrame:
-        """Rows dealt out to the tasks that write them, sorted as the files are to be; `source` is what may be sampled.
-
-        The shuffle lets many tasks read what one writes. It is none that samples its input first: rows would be read
-        twice, and counted twice.
-        """
+        """Rows dealt out to the tasks that write them and sorted as the files are to be; `source` may be sampled."""
+        if len(unit) == 1:
+            return cut(rows, source, unit[0], self._sort, self._zorder)
+        at_once = max(2, self._spark.sparkContext.defaultParallelism)
         terms = self._partition_terms(unit[0].place.spec_id)
-        keys = [F.col(one) for one in self._sort]
-        if len(unit) > 1:
-            at_once = max(2, self._spark.sparkContext.defaultParallelism)
-            dealt = rows.repartition(min(len(unit), 2 * at_once), *terms)
-            return dealt.sortWithinPartitions(*terms, *keys)
-        if not keys:
-            return rows.repartition(unit[0].outputs)
-        slot, count = self._slots(unit[0], source)
-        return rows.repartitionById(count, slot).sortWithinPartitions(*keys)
-
-    def _slots(self, group: Group, source: DataFrame) -> tuple[Column, int]:
-        """The output that a row goes to, by stretches of the first sort key, and how many there are."""
-        if group.outputs == 1:
-            return F.lit(0), 1
-        name = self._sort[0]
-        key = F.col(name)
-        bounds: Sequence[Any] | None = slot_bounds(group)
-        if bounds is None:
-            bounds = _sampled(source, name, group)
-        else:
-            # as numbers, which times and dates are in the metadata
-            match source.schema[name].dataType.typeName():
-                case "timestamp":
-                    key = F.unix_micros(key)
-                case "timestamp_ntz":
-                    key = F.unix_micros(key.cast("timestamp"))
-                case "date":
-                    key = F.unix_date(key)
-        slot = F.lit(len(bounds))
-        for index in range(len(bounds) - 1, -1, -1):
-            slot = F.when(key < F.lit(bounds[index]), F.lit(index)).otherwise(slot)
-        return F.when(key.isNull(), F.lit(0)).otherwise(slot), len(bounds) + 1
+        return gathered(rows, terms, self._sort, min(len(unit), 2 * at_once))
 
     def _partition_terms(self, spec_id: int) -> list[Column]:
         schema = self._table.schema()
-        terms: list[Column] = []
-        for one in self._table.specs().get(spec_id).fields():
-            column = f"`{schema.findColumnName(one.sourceId())}`"
-            kind = _TERM.fullmatch(str(one.transform()))
-            if kind is None:
-                terms.append(F.expr(column))
-            elif kind[2]:
-                terms.append(F.expr(f"{CATALOG}.system.{kind[1]}({kind[2]}, {column})"))
-            else:
-                terms.append(F.expr(f"{CATALOG}.system.{kind[1]}s({column})"))
-        return terms
+        return [
+            partition_term(str(one.transform()), str(schema.findColumnName(one.sourceId())))
+            for one in self._table.specs().get(spec_id).fields()
+        ]
 
     def _sort_order_id(self) -> int | None:
         """Id of the table's sort order, where the files are sorted by it."""
@@ -326,28 +285,30 @@ class Rewriter:
 
     def _prove(self, unit: Sequence[Group], tasks: Any, seen: Digest, files: Any) -> None:
         """Read the new files and compare."""
-        told = sum(one.rows for one in unit)
-        if not any(one.has_deletes for one in unit) and seen.rows != told:
-            raise FindingError(f"table {_named(unit)}: {seen.rows} rows were read, and its metadata tells of {told}")
         wrote = self._digest_of(self._tasks_of(files))
-        if wrote == seen:
-            return
-        # Spark may count a task twice that it had to repeat, so both sides are read once more before it is believed
-        again = self._digest_of(tasks)
-        if again != wrote or wrote != self._digest_of(self._tasks_of(files)):
+        if wrote != seen:
+            # Spark may count a task twice that it had to repeat: both sides are read once more before it is believed
+            again = self._digest_of(tasks)
+            if again != wrote or wrote != self._digest_of(self._tasks_of(files)):
+                raise FindingError(
+                    f"table {_named(unit)}: {again.rows} rows went in and {wrote.rows} came out, or with other "
+                    f"content; nothing was committed, and snapshot {self._snapshot_id} has them all"
+                )
+        told = sum(one.rows for one in unit)
+        if wrote.rows != told and not any(one.has_deletes for one in unit):
             raise FindingError(
-                f"table {_named(unit)}: {again.rows} rows went in and {wrote.rows} came out, or with other content; "
-                f"nothing was committed, and snapshot {self._snapshot_id} has them all"
+                f"table {_named(unit)}: {wrote.rows} rows were read, and its metadata tells of {told}; "
+                "nothing was committed"
             )
 
     def _digest_of(self, tasks: Any) -> Digest:
         if tasks.isEmpty():
-            return Digest(0, 0, 0)
+            return NOTHING
         size = sum(int(one.sizeBytes()) for one in tasks)
         with self._staged(tasks) as name:
             rows = self._read(name, size, tasks.size())
-            found = rows.agg(*_sums(rows)).collect()[0]
-        return _digest(found.asDict())
+            found = rows.agg(*sums(rows)).collect()[0]
+        return digest(found.asDict())
 
     def _tasks_of(self, files: Any) -> Any:
         """Scan tasks of files that no snapshot has yet."""
@@ -378,15 +339,16 @@ class Rewriter:
             change.commit()
         except Py4JJavaError as error:
             kind = str(error.java_exception.getClass().getName())
+            is_conflict = bool(_CONFLICT.search(kind))
+            if not is_conflict and self._is_committed(name):
+                return
             if _UNKNOWN.search(kind):
-                if self._is_committed(name):
-                    return
                 # the files stay: should the commit arrive yet, it needs them; if not, maintenance finds them
                 raise CommitConflictError(
                     f"table {_named(unit)}: whether its rewrite was committed isn't known"
                 ) from error
             self._discard(files)
-            if _CONFLICT.search(kind):
+            if is_conflict:
                 said = str(error.java_exception.getMessage()).partition("\n")[0][:300]
                 raise CommitConflictError(
                     f"table {_named(unit)}: somebody changed it meanwhile, so it stays as they left it ({said})"
@@ -413,34 +375,6 @@ class Rewriter:
             self._table.io().deleteFile(str(one.location()))
 
 
-def _sampled(source: DataFrame, column: str, group: Group) -> list[Any]:
-    """Keys at which a group's outputs begin, but the first, from a sample of that column alone."""
-    part = min(1.0, _SAMPLE / max(group.rows, 1))
-    sample = source.select(column).sample(part, seed=1).collect()
-    found = sorted(row[0] for row in sample if row[0] is not None)
-    return sorted({found[len(found) * number // group.outputs] for number in range(1, group.outputs)} if found else [])
-
-
 def _named(unit: Sequence[Group]) -> str:
     names = [one.name for one in unit]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more partitions"
-
-
-def _sums(rows: DataFrame) -> list[Column]:
-    """Expressions of a digest's parts.
-
-    Which values are null goes into the hash before them: a null alone would leave no trace, and a value could move to
-    a neighbouring column.
-    """
-    values = [F.col(f"`{name}`") for name in rows.columns]
-    made = F.xxhash64(*(one.isNull() for one in values), *values)
-    zero = F.lit(0).cast("long")
-    return [
-        F.count(F.lit(1)).alias("rows"),
-        F.coalesce(F.sum(made.bitwiseAND(F.lit(0xFFFFFFFF))), zero).alias("low"),
-        F.coalesce(F.sum(F.shiftrightunsigned(made, 32)), zero).alias("high"),
-    ]
-
-
-def _digest(found: dict[str, Any]) -> Digest:
-    return Digest(int(found["rows"]), int(found["low"]), int(found["high"]))

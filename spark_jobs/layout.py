@@ -179,7 +179,8 @@ class _Collector:
     def __init__(self, table: Table, sort: Sequence[str]) -> None:
         self._table = table
         self._schema = table.schema()
-        self._key = self._schema.find_field(sort[0]) if sort else None
+        # a contract may have grown a column that the table hasn't got yet
+        self._key = self._schema.find_field(sort[0]) if sort and sort[0] in self._schema.column_names else None
 
     def places(self, entries: Sequence[ManifestEntry]) -> tuple[Place, ...]:
         data: dict[tuple[int, tuple[Any, ...]], list[ManifestEntry]] = {}

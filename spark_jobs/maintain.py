@@ -8,13 +8,17 @@ https://iceberg.apache.org/docs/1.12.0/maintenance/ and its Spark procedures.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyiceberg.manifest import ManifestContent
+from pyspark.errors import PySparkException
 
 from lake.tables import glue_catalog
 from spark_jobs.compact_look import load_target, now, tables_of
@@ -26,7 +30,7 @@ from spark_jobs.session import CATALOG, literal, side_by_side
 from spark_jobs.snapshots import expirable, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
     from datetime import datetime
 
     from pyiceberg.table import Table
@@ -45,6 +49,8 @@ _MANIFEST_BYTES = 8 * 2**20
 _MANIFESTS_WORTH = 10  # more than there need be
 _IDS = 500  # snapshots of one call
 _SHOWN = 5  # orphans that are said by name
+# somebody else's commit came between: nothing was changed, and the next run does it
+_OVERTAKEN = re.compile(r"\b(?:ValidationException|CommitFailedException|CommitStateUnknownException)\b")
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,13 @@ class TableUpkeep:
     manifests: int
     """Before."""
     manifests_after: int
-    """The same number where it wasn't worth it."""
+    """The same number where it isn't worth it; beforehand, about."""
     orphans: int
     orphan_bytes: int
     dry: bool = False
     """Whether this only tells what would be done."""
+    conflicts: tuple[str, ...] = ()
+    """Steps that were left to the next run, as somebody else changed the table meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class _Maintenance:
     now: datetime
     say: Callable[[str], None]
     after: Callable[[str], None]
+    conflicts: list[str] = field(default_factory=list)
 
     @property
     def _upkeep(self) -> Upkeep:
@@ -150,9 +159,8 @@ class _Maintenance:
         snapshot = table.current_snapshot()
         deletes = summed(snapshot, "delete-files") if snapshot else 0
         removed = 0 if self.dry else self._tidy_deletes(deletes)
-        manifests = _manifests(table)
-        fewer = manifests if self.dry else self._rewrite_manifests(self._load())
-        orphans = self._orphans(self._load())
+        manifests, fewer = self._rewrite_manifests(table if self.dry else self._load())
+        orphans = self._orphans(table if self.dry else self._load())
         found = TableUpkeep(
             table=self.target.name,
             snapshots=len(table.metadata.snapshots),
@@ -166,6 +174,7 @@ class _Maintenance:
             orphans=len(orphans),
             orphan_bytes=sum(one.size for one in orphans),
             dry=self.dry,
+            conflicts=tuple(self.conflicts),
         )
         self.say(_told(found))
         return found
@@ -177,17 +186,30 @@ class _Maintenance:
         named = f"table => {literal(f'{CATALOG}.{self.target.name}')}{arguments}"
         return self.spark.sql(f"CALL {CATALOG}.system.{procedure}({named})").collect()[0].asDict()
 
+    @contextmanager
+    def _yielding(self, step: str) -> Iterator[None]:
+        """Leave a step to the next run where another writer came between."""
+        try:
+            yield
+        except (PySparkException, Py4JError) as error:
+            found = _OVERTAKEN.search(str(error))
+            if not found:
+                raise
+            self.conflicts.append(f"{step}: {found[0]}")
+            self.say(f"table {self.target.name}: {step} left to the next run, as somebody changed it ({found[0]})")
+
     def _expire(self, expiry: Expiry) -> int:
         """Expire just these snapshots, and delete the files that only they knew; answers how many."""
         remember(glue_catalog(self.cloud), (self.target.database, self.target.table), set(expiry.ids))
         self.after("remember")
         deleted = 0
-        for start in range(0, len(expiry.ids), _IDS):
-            ids = ", ".join(f"{one}L" for one in expiry.ids[start : start + _IDS])
-            # without a moment Iceberg would expire by age as well; which may go was decided above
-            chosen = f", snapshot_ids => array({ids}), older_than => TIMESTAMP '1970-01-02 00:00:00'"
-            done = self._call("expire_snapshots", chosen)
-            deleted += sum(int(value or 0) for key, value in done.items() if key.startswith("deleted_"))
+        with self._yielding("expiry of snapshots"):
+            for start in range(0, len(expiry.ids), _IDS):
+                ids = ", ".join(f"{one}L" for one in expiry.ids[start : start + _IDS])
+                # without a moment Iceberg would expire by age as well; which may go was decided above
+                chosen = f", snapshot_ids => array({ids}), older_than => TIMESTAMP '1970-01-02 00:00:00'"
+                done = self._call("expire_snapshots", chosen)
+                deleted += sum(int(value or 0) for key, value in done.items() if key.startswith("deleted_"))
         self.after("expire")
         return deleted
 
@@ -195,22 +217,34 @@ class _Maintenance:
         """Let go of deletes whose files are gone, and write many small ones as few; answers how many fewer they are."""
         if not there:
             return 0
-        actions: Any = self.spark._jvm.org.apache.iceberg.spark.actions.SparkActions  # type: ignore[union-attr] # noqa: SLF001
-        table = iceberg_table(self.spark, self.target.name)
-        dangling = actions.get(self.spark._jsparkSession).removeDanglingDeleteFiles(table).execute()  # noqa: SLF001
-        removed = sum(1 for _ in dangling.removedDeleteFiles())
-        done = self._call("rewrite_position_delete_files", "")
+        fewer = 0
+        with self._yielding("the removal of deletes that delete nothing"):
+            actions: Any = self.spark._jvm.org.apache.iceberg.spark.actions.SparkActions  # type: ignore[union-attr] # noqa: SLF001
+            table = iceberg_table(self.spark, self.target.name)
+            gone = actions.get(self.spark._jsparkSession).removeDanglingDeleteFiles(table).execute()  # noqa: SLF001
+            fewer += sum(1 for _ in gone.removedDeleteFiles())
+        with self._yielding("the rewrite of deletes"):
+            done = self._call("rewrite_position_delete_files", "")
+            fewer += int(done["rewritten_delete_files_count"]) - int(done["added_delete_files_count"])
         self.after("deletes")
-        return removed + int(done["rewritten_delete_files_count"]) - int(done["added_delete_files_count"])
+        return fewer
 
-    def _rewrite_manifests(self, table: Table) -> int:
-        """Write manifests anew, by partition, if there are many more than need be; answers how many there are."""
-        there = _manifests(table)
-        if not _is_worth(table):
-            return there
-        done = self._call("rewrite_manifests", "")
+    def _rewrite_manifests(self, table: Table) -> tuple[int, int]:
+        """Write manifests anew, by partition, if there are many more than need be; answers how many, before and after."""
+        snapshot = table.current_snapshot()
+        found = snapshot.manifests(table.io) if snapshot else []
+        sizes = [one.manifest_length for one in found if one.content is ManifestContent.DATA]
+        needed = math.ceil(sum(sizes) / _MANIFEST_BYTES)
+        after = len(found)
+        if len(sizes) < needed + _MANIFESTS_WORTH:
+            return len(found), after
+        if self.dry:
+            return len(found), len(found) - len(sizes) + needed
+        with self._yielding("the rewrite of manifests"):
+            done = self._call("rewrite_manifests", "")
+            after += int(done["added_manifests_count"]) - int(done["rewritten_manifests_count"])
         self.after("manifests")
-        return there - int(done["rewritten_manifests_count"]) + int(done["added_manifests_count"])
+        return len(found), after
 
     def _orphans(self, table: Table) -> list[Orphan]:
         names = self.lake.names
@@ -227,28 +261,17 @@ class _Maintenance:
         return found
 
 
-def _manifests(table: Table) -> int:
-    snapshot = table.current_snapshot()
-    return len(snapshot.manifests(table.io)) if snapshot else 0
-
-
-def _is_worth(table: Table) -> bool:
-    snapshot = table.current_snapshot()
-    if snapshot is None:
-        return False
-    sizes = [one.manifest_length for one in snapshot.manifests(table.io) if one.content is ManifestContent.DATA]
-    return len(sizes) >= math.ceil(sum(sizes) / _MANIFEST_BYTES) + _MANIFESTS_WORTH
-
-
 def _told(one: TableUpkeep) -> str:
     would = "would expire" if one.dry else "expired"
     parts = [f"{would} {one.expired} of {one.snapshots} snapshots"]
     if one.waiting:
         parts.append(f"{one.waiting} staged batches wait to be published")
     if one.delete_files:
-        parts.append(f"{one.delete_files} delete files, {one.delete_files_removed} fewer now")
+        now_fewer = "" if one.dry else f", {one.delete_files_removed} fewer now"
+        parts.append(f"{one.delete_files} delete files{now_fewer}")
     if one.manifests_after != one.manifests:
-        parts.append(f"{one.manifests} manifests became {one.manifests_after}")
+        become = "would become about" if one.dry else "became"
+        parts.append(f"{one.manifests} manifests {become} {one.manifests_after}")
     if one.orphans:
         size = f"{one.orphan_bytes / 2**20:.1f} MiB"
         parts.append(f"{one.orphans} orphan files of {size} {'to delete' if one.dry else 'deleted'}")

@@ -138,7 +138,7 @@ def test_every_alert_names_the_lakes_namespaces_or_the_servers(rules):
 
 def test_each_job_with_a_schedule_has_an_alert_of_its_own(rules):
     overdue = {job: rule["expr"] for (name, job), rule in rules.items() if name == "LakehoseJobOverdue"}
-    assert overdue.keys() == {"ingest", "compact"}
+    assert overdue.keys() == {"ingest", "compact", "maintain"}
     assert "> 2100" in overdue["ingest"]
     # what is given wins over the schedule
     assert "> 24000" in overdue["compact"]

@@ -138,8 +138,8 @@ def test_without_the_operator_the_sentence_names_what_brings_it(without_operator
 
 def test_one_command_installs_namespaces_operator_and_lake(installed, api_server):
     assert {EWR, POOLED, SYSTEM, "spark-operator"} <= api_server.names("namespace")
-    assert api_server.names("scheduledsparkapplication", "-n", EWR) == {"ingest", "compact"}
-    assert api_server.names("serviceaccount", "-n", POOLED) == {"ingest", "compact", "default"}
+    assert api_server.names("scheduledsparkapplication", "-n", EWR) == {"ingest", "compact", "maintain"}
+    assert api_server.names("serviceaccount", "-n", POOLED) == {"ingest", "compact", "maintain", "default"}
     assert "firehose" in api_server.names("statefulset", "-n", SYSTEM)
     assert "release lakehose-system/lakehose: 31 objects created" in installed.stderr
 

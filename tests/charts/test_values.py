@@ -18,6 +18,7 @@ def test_every_object_of_the_lake_is_in_the_values_once(declaration):
     assert values["lake"]["jobs"] == [
         {"name": "ingest", "overdueMinutes": 35},
         {"name": "compact", "overdueMinutes": 120},
+        {"name": "maintain", "overdueMinutes": 1560},
     ]
 
 

@@ -305,7 +305,7 @@ def make_lake(cluster, images, endpoint, tmp_path_factory):
             "datasets": {"flights": {"contract": "contracts/flights.yaml"}},
             "jobs": {
                 name: {**SMALL, "executors": {"least": 1, "most": 1}, **(jobs or {}).get(name, {})}
-                for name in ("ingest", "compact")
+                for name in ("ingest", "compact", "maintain")
             },
             "kubernetes": {
                 "image": images.jobs,

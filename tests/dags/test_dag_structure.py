@@ -25,8 +25,10 @@ def test_each_workspace_has_a_dag_for_each_schedule(bag):
     assert sorted(bag()) == [
         "airflow-test-acme-compact",
         "airflow-test-acme-ingest",
+        "airflow-test-acme-maintain",
         "airflow-test-pooled-compact",
         "airflow-test-pooled-ingest",
+        "airflow-test-pooled-maintain",
     ]
 
 
@@ -171,7 +173,7 @@ def test_models_come_in_order_after_the_job_that_is_named_and_nowhere_else(bag, 
         ({"LAKEHOSE_LAKE": "/nowhere/lake.yaml"}, "/nowhere/lake.yaml: no such file"),
         (
             {"LAKEHOSE_MODELS": str(ROOT / "dags"), "LAKEHOSE_MODELS_AFTER": "compakt"},
-            "LAKEHOSE_MODELS_AFTER: job: got 'compakt', allowed are: compact, ingest; did you mean 'compact'?",
+            "LAKEHOSE_MODELS_AFTER: job: got 'compakt', allowed are: compact, ingest, maintain; did you mean 'compact'?",
         ),
         ({"LAKEHOSE_MODELS": str(ROOT / "dags")}, "no *.sql in it"),
     ],
@@ -195,7 +197,7 @@ started = time.process_time()
 bag = DagBag(sys.argv[1])
 seconds = time.process_time() - started
 assert not bag.import_errors, bag.import_errors
-assert len(bag.dags) == 4, bag.dags
+assert len(bag.dags) == 6, bag.dags
 assert not reached, reached
 assert not {"pyspark", "pyarrow", "pyiceberg"} & set(sys.modules)
 print(seconds)

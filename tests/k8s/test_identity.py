@@ -38,12 +38,15 @@ def eks(cloud, lake):
     return replace(lake, kubernetes=replace(lake.kubernetes, cluster=name))
 
 
+JOBS = ("ingest", "compact", "maintain")
+
+
 def outcomes(changes):
     return [(one.kind, one.name, one.outcome) for one in changes]
 
 
 def test_roles_are_created_once_and_then_unchanged(cloud, lake):
-    roles = [f"ident-{lake.environment}-{owner}-{job}" for owner in ("ewr", "pooled") for job in ("ingest", "compact")]
+    roles = [f"ident-{lake.environment}-{owner}-{job}" for owner in ("ewr", "pooled") for job in JOBS]
     assert outcomes(provision_identities(lake, cloud)) == [("role", one, Outcome.CREATED) for one in roles]
     assert outcomes(provision_identities(lake, cloud)) == [("role", one, Outcome.UNCHANGED) for one in roles]
 
@@ -79,7 +82,7 @@ def test_a_key_that_is_not_there_yet_asks_for_the_lake_first(cloud):
 def test_service_accounts_are_tied_to_their_roles_on_eks(cloud, eks):
     made = [one for one in outcomes(provision_identities(eks, cloud)) if one[0] == "pod identity"]
     spaces = [f"ident-{eks.environment}-{owner}" for owner in ("ewr", "pooled")]
-    expected = [f"{space}/{job}" for space in spaces for job in ("ingest", "compact")]
+    expected = [f"{space}/{job}" for space in spaces for job in JOBS]
     assert made == [("pod identity", one, Outcome.CREATED) for one in expected]
     there = cloud.eks.list_pod_identity_associations(clusterName=eks.kubernetes.cluster)["associations"]
     assert sorted(f"{one['namespace']}/{one['serviceAccount']}" for one in there) == sorted(expected)

@@ -130,10 +130,10 @@ def test_diff_apply_and_diff_again(k8s):
     assert code == 1
     assert f"+++ Namespace {k8s.lake.workspaces()[0].namespace} (declared)" in out
     code, out, _ = k8s("apply")
-    assert (code, out.splitlines()[-1]) == (0, "24 created, 0 updated, 0 unchanged")
-    assert k8s("apply")[1].splitlines()[-1] == "0 created, 0 updated, 24 unchanged"
+    assert (code, out.splitlines()[-1]) == (0, "28 created, 0 updated, 0 unchanged")
+    assert k8s("apply")[1].splitlines()[-1] == "0 created, 0 updated, 28 unchanged"
     code, out, _ = k8s("diff")
-    assert (code, out.endswith("nothing differs, 24 objects\n")) == (0, True)
+    assert (code, out.endswith("nothing differs, 28 objects\n")) == (0, True)
 
 
 def test_a_tenant_that_is_gone_is_shown_and_pruned(applied):
@@ -244,7 +244,7 @@ def test_a_run_that_is_deleted_while_it_is_followed_ends_the_following(applied, 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("submit", "ingset"), "job: got 'ingset', allowed are: compact, ingest; did you mean 'ingest'?"),
+        (("submit", "ingset"), "job: got 'ingset', allowed are: compact, ingest, maintain; did you mean 'ingest'?"),
         (("submit", "ingest", "--owner", "ewrr"), "owner: got 'ewrr', allowed are: ewr, jfk, lga, pooled"),
         (("submit", "ingest", "--owner", "jfk"), "tenant 'jfk' is pooled; give --owner pooled, or --tenant jfk"),
         (("submit", "ingest", "--tenant", "sfo"), "tenant: got 'sfo'"),
@@ -320,6 +320,6 @@ def test_identities_are_printed_as_json_and_made_on_request(command, lake_folder
         key = cloud.kms.create_key()["KeyMetadata"]["KeyId"]
         cloud.kms.create_alias(AliasName=lake.names.key_alias(owner), TargetKeyId=key)
     code, out, _ = command(*arguments, "k8s", "identity")
-    assert [one["service_account"] for one in json.loads(out)] == ["ingest", "compact", "ingest", "compact"]
+    assert [one["service_account"] for one in json.loads(out)] == 2 * ["ingest", "compact", "maintain"]
     code, out, _ = command(*arguments, "k8s", "identity", "--apply")
-    assert (code, out.splitlines()[-1]) == (0, "4 created, 0 updated, 0 unchanged")
+    assert (code, out.splitlines()[-1]) == (0, "6 created, 0 updated, 0 unchanged")

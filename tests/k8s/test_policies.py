@@ -44,8 +44,7 @@ def resources(made):
     ]
 
 
-EVERY = [("ingest", "ewr"), ("ingest", "pooled"), ("compact", "ewr"), ("compact", "pooled"), ("files", "ewr"),
-         ("files", "pooled")]  # fmt: skip
+EVERY = [(job, owner) for job in ("ingest", "compact", "maintain", "files") for owner in ("ewr", "pooled")]
 
 
 @pytest.mark.parametrize(("job", "owner"), EVERY)
@@ -106,6 +105,18 @@ def test_compaction_touches_tables_and_keys_alone():
     assert [one["Sid"] for one in policy("compact", "ewr")["Statement"]] == ["TableFiles", "Tables", "Keys"]
 
 
+def test_maintenance_lists_the_tables_files_and_nothing_else():
+    made = policy("maintain", "ewr")
+    assert [one["Sid"] for one in made["Statement"]] == ["ListTableFiles", "TableFiles", "Tables", "Keys"]
+    assert statement(made, "ListTableFiles") == {
+        "Sid": "ListTableFiles",
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": ["arn:aws:s3:::acme-ewr-demo-datalake"],
+        "Condition": {"StringLikeIfExists": {"s3:prefix": ["analytics-ready/*"]}},
+    }
+
+
 def test_keys_are_used_through_s3_alone():
     assert statement(policy("compact", "ewr"), "Keys") == {
         "Sid": "Keys",
@@ -158,7 +169,7 @@ def test_every_job_of_a_lake_is_known():
 
 
 def test_a_job_that_is_not_known_is_refused():
-    with pytest.raises(TerminalError, match="got 'polish', allowed are: compact, files, ingest"):
+    with pytest.raises(TerminalError, match="got 'polish', allowed are: compact, files, ingest, maintain"):
         job_policy(DEMO, Job("polish"), DEMO.workspace("ewr"), account=ACCOUNT, keys={"ewr": "x"})
 
 

@@ -41,7 +41,10 @@ schema:
     logicalType: object
     properties: [{name: page, logicalType: string, required: true}]
 """
-RUNS = (("files", "solo"), ("ingest", "solo"), ("ingest", "pooled"), ("compact", "solo"), ("compact", "pooled"))
+RUNS = (
+    ("files", "solo"),
+    *((job, owner) for job in ("ingest", "compact", "maintain") for owner in ("solo", "pooled")),
+)
 RUN_JOBS = """
 import json, sys, urllib.request
 from spark_jobs.commands import run_job
@@ -302,7 +305,7 @@ def test_a_role_has_no_action_that_its_job_never_asks_for(recorded, job, owner):
     assert allowed - asked - NOT_ASKED_FOR_HERE == set()
 
 
-@pytest.mark.parametrize("job", ["ingest", "compact"])
+@pytest.mark.parametrize("job", ["ingest", "compact", "maintain"])
 def test_what_one_workspaces_job_asks_for_is_refused_to_the_others_role(recorded, job):
     lake, seen, _ = recorded
     for owner, other in (("solo", "pooled"), ("pooled", "solo")):

@@ -61,22 +61,25 @@ def test_every_job_with_a_schedule_runs_in_every_workspace(declare):
     assert [(one["metadata"]["namespace"], one["metadata"]["name"], one["spec"]["schedule"]) for one in found] == [
         ("acme-demo-ewr", "ingest", "*/5 * * * *"),
         ("acme-demo-ewr", "compact", "17 * * * *"),
+        ("acme-demo-ewr", "maintain", "41 3 * * *"),
         ("acme-demo-pooled", "ingest", "*/5 * * * *"),
         ("acme-demo-pooled", "compact", "17 * * * *"),
+        ("acme-demo-pooled", "maintain", "41 3 * * *"),
     ]
 
 
 def test_a_job_without_a_schedule_is_left_to_be_submitted(declare):
     lake, path = declare("  compact: {schedule: null}\n")
     assert {one["metadata"]["name"] for one in of_kind(manifests(lake, path), "ScheduledSparkApplication")} == {
-        "ingest"
+        "ingest",
+        "maintain",
     }
     with pytest.raises(TerminalError, match=r"job 'compact': it has no schedule"):
         scheduled(lake, lake.job("compact"), lake.workspace("ewr"))
 
 
 def test_the_runs_of_pooled_tenants_are_one_and_name_the_pool(declare):
-    (ingest, _) = [
+    ingest, *_ = [
         one
         for one in of_kind(manifests(*declare()), "ScheduledSparkApplication")
         if one["metadata"]["namespace"] == "acme-demo-pooled"
@@ -95,7 +98,7 @@ def test_what_a_pod_mounts_is_a_declaration_that_can_be_read(declare, tmp_path):
     files = manifests(*declare())
     for config in of_kind(files, "ConfigMap"):
         namespace = config["metadata"]["namespace"]
-        (run, _) = [
+        run, *_ = [
             one for one in of_kind(files, "ScheduledSparkApplication") if one["metadata"]["namespace"] == namespace
         ]
         volumes = run["spec"]["template"]["driver"]["template"]["spec"]["volumes"]

@@ -83,6 +83,7 @@ def test_the_files_job_is_the_first_of_the_pipeline_where_there_are_drops(declar
         ("files", ()),
         ("ingest", ("files",)),
         ("compact", ("ingest",)),
+        ("maintain", ("compact",)),
     ]
     assert lake.job("files").schedule.seconds == 30
 

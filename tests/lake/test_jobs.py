@@ -31,11 +31,12 @@ def refusal(read, extra):
     return str(error.value).split("lake.yaml: ", 1)[1]
 
 
-def test_the_pipeline_is_ingest_and_then_compact(read):
+def test_the_pipeline_is_ingest_then_compact_then_maintain(read):
     lake = read()
     assert [(job.name, job.after, str(job.schedule)) for job in lake.pipeline()] == [
         ("ingest", (), "*/5 * * * *"),
         ("compact", ("ingest",), "17 * * * *"),
+        ("maintain", ("compact",), "41 3 * * *"),
     ]
 
 
@@ -49,7 +50,7 @@ def test_what_is_declared_replaces_its_default_and_nothing_else(read):
 
 def test_an_unknown_job_is_answered_with_the_known_ones(read):
     with pytest.raises(
-        DeclarationError, match=r"job: got 'ingst', allowed are: compact, ingest; did you mean 'ingest'"
+        DeclarationError, match=r"job: got 'ingst', allowed are: compact, ingest, maintain; did you mean 'ingest'"
     ):
         read().job("ingst")
 

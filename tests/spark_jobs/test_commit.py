@@ -1,11 +1,13 @@
 """A batch's commit: once, whoever else is at it."""
 
 import pytest
+from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.errors import CommitConflictError, FindingError
 from lake.manifest import BatchId, Lane
 from lake.tables import QUARANTINE, glue_catalog
 from spark_jobs.commit import History, commit
+from spark_jobs.session import literal
 
 BATCH = BatchId("solo", "visits", Lane.STRAYS, "it's", 1)
 SERIES = "visits/strays/solo/it's"
@@ -24,8 +26,9 @@ def append(world):
     def append(view, rows, batch=BATCH):
         spark = world.spark.newSession()
         table = spark.table(f"lake.{view.name}")
-        names = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in table.dtypes]
-        return commit(spark, view, batch, spark.range(rows).selectExpr(*names), distribution="none")
+        names = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in table.dtypes if name != "_batch"]
+        made = spark.range(rows).selectExpr(*names, f"{literal(str(batch))} AS _batch")
+        return commit(spark, view, batch, made, distribution="none", among=F.col("_batch") == str(batch))
 
     return append
 
