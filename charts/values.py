@@ -50,7 +50,7 @@ def chart_values(lake: Lake, declaration: Path, *, endpoint: str | None = None) 
             "company": lake.company,
             "environment": lake.environment,
             "jobs": [
-                {"name": job.name, "overdueMinutes": minutes}
+                {"name": job.name, "overdueMinutes": minutes, **({"continuous": True} if job.every_seconds else {})}
                 for job in lake.pipeline()
                 if (minutes := overdue_minutes(job)) is not None
             ],

@@ -69,7 +69,8 @@ def application(
     for name in tenants:
         if name not in workspace.tenants:
             raise TerminalError(f"tenant: {known_values(name, workspace.tenants)} (the tenants of {workspace.owner!r})")
-    spec = _spec(lake, job, workspace, endpoint, [*_repeated("--dataset", datasets), *_repeated("--tenant", tenants)])
+    once = replace(job, every_seconds=None)
+    spec = _spec(lake, once, workspace, endpoint, [*_repeated("--dataset", datasets), *_repeated("--tenant", tenants)])
     kept = lake.kubernetes.keep_finished_hours * 3600
     metadata = Metadata(f"{job.name}-{run_id}", workspace.namespace, labels(lake, workspace, job))
     return SparkApplication(metadata, replace(spec, time_to_live_seconds=kept))
@@ -90,16 +91,18 @@ def scheduled(lake: Lake, job: Job, workspace: Workspace, *, endpoint: str | Non
     if job.schedule is None:
         raise TerminalError(f"job {job.name!r}: it has no schedule: it runs by hand, or after another")
     kept = lake.kubernetes.history
+    arguments = ["--every", str(job.every_seconds)] if job.every_seconds else []
     return ScheduledSparkApplication(
         Metadata(job.name, workspace.namespace, labels(lake, workspace, job)),
         ScheduledSpec(
             schedule=job.schedule.text,
             time_zone="UTC",
+            # of a run without an end too: while it goes on none is started, and where it has ended one is. Otherwise
             # a run that would overlap finds nothing to do that the other isn't at: it would only cost
             concurrency_policy="Forbid",
             successful_run_history_limit=kept,
             failed_run_history_limit=kept,
-            template=_spec(lake, job, workspace, endpoint, []),
+            template=_spec(lake, job, workspace, endpoint, arguments),
         ),
     )
 

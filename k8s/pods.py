@@ -101,7 +101,7 @@ def pod_template(lake: Lake, job: Job, workspace: Workspace, role: Role, endpoin
             automount_service_account_token=driver,
             enable_service_links=False,
             termination_grace_period_seconds=60 if driver else 120,
-            active_deadline_seconds=job.timeout_minutes * 60 if driver else None,
+            active_deadline_seconds=job.timeout_minutes * 60 if driver and not job.every_seconds else None,
         ),
     )
 

@@ -202,15 +202,15 @@ def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
     landed: dict[tuple[str, str], Ranges] = {}
     wrote: dict[str, int] = {}
     for stream in streams:
-        for batch, by_tenant in manifest.batches(stream.owner, dataset):
+        for batch, figures in manifest.batches(stream.owner, dataset):
             into = lake.names.database(batch.tenant) if batch.lane is Lane.EVENTS else stream.database
-            for tenant, one in by_tenant.items():
+            for tenant, one in figures.by_tenant.items():
                 counts[tenant] = counts.get(tenant, Counts()) + one
                 rows, kept = f"{into}.{dataset}", f"{into}.{QUARANTINE}"
                 wrote[rows] = wrote.get(rows, 0) + one.ingested
                 wrote[kept] = wrote.get(kept, 0) + one.quarantined + one.refused
-        for key, ranges in manifest.seen(stream.owner, dataset).items():
-            seen[key] = seen.get(key, Ranges()) | ranges
+            for (tenant, producer, _), ranges in figures.seen.items():
+                seen[tenant, producer] = seen.get((tenant, producer), Ranges()) | ranges
         for key, ranges in _landed(cloud, manifest, stream).items():
             landed[key] = landed.get(key, Ranges()) | ranges
     return Evidence(

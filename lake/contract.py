@@ -17,9 +17,13 @@ from pydantic import ValidationError
 
 from lake.envelope import ENVELOPE, SYSTEM_COLUMNS
 from lake.errors import DeclarationError, known_values
+from lake.quality_reading import latency_rules, quality_rules, unique_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from lake.quality import Rule
 
 __all__ = [
     "Contract",
@@ -109,6 +113,9 @@ class Contract:
     """An event whose time lies further ahead than this, when it is ingested, is refused."""
     zorder: tuple[str, ...] = ()
     """Columns that queries ask by, each about as often: they tell the files of a large partition apart."""
+
+    quality: tuple[Rule, ...] = ()
+    """What each batch is held to."""
 
     def field_names(self) -> list[str]:
         """Names of the payload's fields, in the contract's order."""
@@ -244,6 +251,7 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
         description=found.description or purpose or "",
         dedup_days=custom.get("lakehose.dedupDays", Contract.dedup_days),
         skew_minutes=custom.get("lakehose.clockSkewMinutes", Contract.skew_minutes),
+        quality=_quality(document, found, fields, where),
         zorder=zorder,
     )
 
@@ -258,6 +266,47 @@ def _zorder(custom: dict[str, Any], fields: tuple[Field, ...], where: str) -> tu
     if names and not (1 < len(set(names)) == len(names) <= _MOST_ZORDERED):
         raise DeclarationError(f"{where}: got {', '.join(names)}, allowed are 2 to {_MOST_ZORDERED} different columns")
     return names
+
+
+_ENVELOPE_KINDS = {"event_time": "timestamptz", "sequence": "long"}
+
+
+def _quality(
+    document: OpenDataContractStandard, found: SchemaObject, fields: tuple[Field, ...], where: str
+) -> tuple[Rule, ...]:
+    """Rules of the object, of its properties and of the service levels, in this order."""
+    here = f"{where}: schema[{found.name}]"
+    kinds = {name: _ENVELOPE_KINDS.get(name, "string") for name in ENVELOPE} | dict(_kinds(fields))
+    rules = quality_rules(found.quality or [], None, kinds, here)
+    for path, source in _properties(found.properties or []):
+        if source.quality and path not in kinds:
+            raise DeclarationError(f"{here}.{path}: quality: rules of what is in a list can't be checked")
+        rules += quality_rules(source.quality or [], path, kinds, f"{here}.{path}")
+    return unique_names([*rules, *latency_rules(document.slaProperties or [], found.name or "", kinds, where)])
+
+
+def _properties(sources: list[SchemaProperty], above: str = "") -> Iterator[tuple[str, SchemaProperty]]:
+    for one in sources:
+        path = f"{above}{one.name}"
+        yield path, one
+        yield from _properties(one.properties or [], f"{path}.")
+        if one.items is not None:
+            yield f"{path}[]", one.items
+            yield from _properties(one.items.properties or [], f"{path}[].")
+
+
+def _kinds(fields: tuple[Field, ...], above: str = "") -> Iterator[tuple[str, str]]:
+    """Name of the type by path; what is in a list has none."""
+    for one in fields:
+        path = f"{above}{one.name}"
+        match one.type:
+            case Primitive(name):
+                yield path, name
+            case ListOf():
+                yield path, "list"
+            case StructOf(inner):
+                yield path, "struct"
+                yield from _kinds(inner, f"{path}.")
 
 
 def _custom(found: SchemaObject, where: str, dataset: str) -> dict[str, Any]:

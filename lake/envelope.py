@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,12 +17,30 @@ import uuid_utils
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENVELOPE", "SYSTEM_COLUMNS", "Event", "Identity", "new_event_id", "salvage", "timestamp_text"]
+__all__ = [
+    "ENVELOPE",
+    "NO_DAY",
+    "SYSTEM_COLUMNS",
+    "Event",
+    "Identity",
+    "day_text",
+    "made_day",
+    "new_event_id",
+    "salvage",
+    "timestamp_text",
+]
 
 ENVELOPE = ("event_id", "tenant", "dataset", "event_time", "producer_id", "sequence", "schema_version")
 """Keys of the envelope, in the order they are written; each is a column of the dataset's table."""
 SYSTEM_COLUMNS = ("_rescued", "_object", "_batch")
 """Columns that ingest adds: fields the contract doesn't know, and where the row came from."""
+NO_DAY = "-"
+"""Day of an event whose id doesn't tell when it was made."""
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1).toordinal()
+_LAST_DAY = date.max.toordinal() - _EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,24 @@ def new_event_id(moment: datetime | None = None) -> str:
     if moment is None:
         return str(uuid_utils.uuid7())
     return str(uuid_utils.uuid7(nanoseconds=round(moment.timestamp() * 1000) * 1_000_000))
+
+
+def day_text(days: int | None) -> str:
+    """A day by its number since 1970, as `2013-01-31`; `-` where it is none, or behind the year 9999."""
+    if days is None or not 0 <= days <= _LAST_DAY:
+        return NO_DAY
+    return date.fromordinal(_EPOCH + days).isoformat()
+
+
+def made_day(event_id: str | None) -> str:
+    """The day, in UTC, on which an event was made, as its id tells; `-` where the id is no UUIDv7.
+
+    >>> made_day("013bf3f5-6800-7000-8000-000000000001")
+    '2013-01-01'
+    """
+    if event_id is None or not _UUID7.fullmatch(event_id):
+        return NO_DAY
+    return day_text(int(event_id[:8] + event_id[9:13], 16) // _DAY_MS)
 
 
 _TEXT = {

@@ -71,6 +71,10 @@ def compare(old: Contract, new: Contract) -> list[Change]:
     ):
         if before != after:
             found.append(Change("", Step.PATCH, f"{name} was {_said(before)}, and is {_said(after)}"))
+    rules = {one.name: one for one in old.quality}
+    told = [f"rule {one.name} is new or another" for one in new.quality if rules.pop(one.name, None) != one]
+    told += [f"rule {name} is gone" for name in rules]
+    found += [Change("", Step.PATCH, f"quality: {one}") for one in told]
     return found
 
 

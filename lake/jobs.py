@@ -94,6 +94,9 @@ class Job:
     driver: PodSize = PodSize(1, 2048)
     executor: PodSize = PodSize(2, 4096)
     executors: Executors = Executors()
+    every_seconds: int | None = None
+    """Of ingest: by schedule it goes on without an end, a round every so many seconds; the schedule starts it again
+    where it has ended."""
     overhead: float = 0.4
     """Share of the heap that a pod gets on top of it: Python judges the records outside of the JVM."""
 

@@ -4,8 +4,9 @@ It is a projection. The plan of a batch is an object in S3, and the commit is th
 whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 
 - `TENANT#DATASET`, `producer#ID`: a producer's ledger;
-- `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: counts of one committed batch;
-- `OWNER#DATASET`, `seen#LANE#TENANT#NUMBER#PART`: which sequence numbers of which producers the batch held;
+- `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: one committed batch, its counts by tenant and day, and which sequence
+  numbers of which producers it held; what doesn't fit there in `more#LANE#TENANT#NUMBER#PART`;
+- `OWNER#DATASET`, `sum#…`, `month#…`, `piece#…`: sums of the batches, see `lake.books`;
 - `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
 - `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
 - `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
@@ -20,12 +21,14 @@ The leading key starts with the tenant (or the pool), so a role can be held to i
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lake.errors import TransientError
+from lake.figures import Counts, Figures, from_pieces, to_pieces
 from lake.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -88,22 +91,6 @@ class BatchId:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Records of one tenant in one batch. `records` is the sum of the fates that follow it."""
-
-    records: int = 0
-    ingested: int = 0
-    duplicates: int = 0
-    quarantined: int = 0
-    refused: int = 0
-    unidentified: int = 0
-    """Of `records`, those whose producer or sequence can't be read."""
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
 class BatchReceipt:
     """What a committed batch found."""
 
@@ -114,10 +101,13 @@ class BatchReceipt:
     committed_at_ms: int
     objects: Mapping[str, int]
     """Records by object (`s3://…`)."""
-    counts: Mapping[str, Counts]
-    """By tenant, as the record claims; `-` where it claims none."""
-    seen: Mapping[tuple[str, str], Ranges]
-    """Sequence numbers by (tenant, producer)."""
+    figures: Figures
+    """What it held, by tenant and day."""
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """By tenant, as the record claims; `-` where it claims none."""
+        return self.figures.by_tenant
 
 
 @dataclass(frozen=True)
@@ -136,10 +126,10 @@ class ProducerLedger:
     reported_at_ms: int
     dead_letters: Ranges = field(default_factory=Ranges)
     """Sequence numbers of the dead-lettered."""
+    days: Mapping[str, Ranges] = field(default_factory=dict)
+    """Sequence numbers by the day on which their events were made, as far back as the producer tells."""
 
 
-_SEEN_BYTES = 200_000  # an item holds 400 KB
-_SEEN_SPANS = 4_000  # spans of one producer in one entry: at most 160 KB
 _BATCH_WRITE, _BATCH_READ = 25, 100  # items of one call: the most DynamoDB takes
 _ATTEMPTS = 8
 
@@ -163,6 +153,7 @@ class Manifest:
                 "dead_lettered": {"N": str(ledger.dead_lettered)},
                 "dead_letters": {"S": str(ledger.dead_letters)},
                 "reported_at_ms": {"N": str(ledger.reported_at_ms)},
+                "days": {"M": {day: {"S": str(ranges)} for day, ranges in ledger.days.items()}},
             },
         )
 
@@ -178,6 +169,8 @@ class Manifest:
                 dead_lettered=int(item["dead_lettered"]["N"]),
                 reported_at_ms=int(item["reported_at_ms"]["N"]),
                 dead_letters=Ranges.parse(item["dead_letters"]["S"]),
+                # older ledgers have none
+                days={day: Ranges.parse(one["S"]) for day, one in item.get("days", {"M": {}})["M"].items()},
             )
             for item in self._query(f"{tenant}#{dataset}", "producer#")
         ]
@@ -274,86 +267,89 @@ class Manifest:
             KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
             ExpressionAttributeValues={
                 ":pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                ":sk": {"S": f"batch#{batch.lane}#{batch.tenant}#"},
+                ":sk": {"S": _batch_prefix(batch)},
             },
+            ProjectionExpression="sk",
             ScanIndexForward=False,
+            Limit=1,
             ConsistentRead=True,
         )
-        # a stray's tenant may hold the separator, so another series' keys may begin the same
-        for item in answer["Items"]:
-            tenant, _, number = item["sk"]["S"].split("#", 2)[2].rpartition("#")
-            if tenant == batch.tenant:
-                return int(number)
-        return 0
+        return next((int(item["sk"]["S"].rpartition("#")[2]) for item in answer["Items"]), 0)
 
     def numbers(self, batch: BatchId) -> set[int]:
         """Numbers of all batches of a batch's series that have a receipt."""
-        return {one.number for one, _ in self.batches(batch.owner, batch.dataset) if one.series == batch.series}
+        items = self._query(f"{batch.owner}#{batch.dataset}", _batch_prefix(batch), ProjectionExpression="sk")
+        return {int(item["sk"]["S"].rpartition("#")[2]) for item in items}
 
     def record(self, receipt: BatchReceipt) -> None:
         """Write what a batch found; writing the same receipt again changes nothing."""
         batch = receipt.batch
         pk = {"S": f"{batch.owner}#{batch.dataset}"}
-        tail = f"{batch.lane}#{batch.tenant}#{batch.number:09d}"
+        first, *more = to_pieces(receipt.figures)
         items: list[dict[str, Any]] = [
             {"pk": pk, "sk": {"S": f"object#{uri}"}, "batch": {"S": str(batch)}, "records": {"N": str(records)}}
             for uri, records in receipt.objects.items()
         ]
         items += [
-            {
-                "pk": pk,
-                "sk": {"S": f"seen#{tail}#{part:04d}"},
-                "seen": {
-                    "L": [
-                        {"M": {"tenant": {"S": tenant}, "producer": {"S": producer}, "sequences": {"S": str(ranges)}}}
-                        for (tenant, producer), ranges in chunk
-                    ]
-                },
-            }
-            for part, chunk in enumerate(_chunks(receipt.seen))
+            {"pk": pk, "sk": {"S": f"{_more_prefix(batch)}{part:04d}"}, **piece} for part, piece in enumerate(more)
         ]
         # last, as the audit counts a batch from this item on
         items.append(
             {
                 "pk": pk,
-                "sk": {"S": f"batch#{tail}"},
+                "sk": {"S": _batch_key(batch)},
                 "snapshot_id": {"S": str(receipt.snapshot_id or "")},
                 "schema_version": {"S": receipt.schema_version},
                 "committed_at_ms": {"N": str(receipt.committed_at_ms)},
                 "objects": {"N": str(len(receipt.objects))},
-                "counts": {
-                    "M": {
-                        tenant: {"M": {name: {"N": str(value)} for name, value in vars(counts).items()}}
-                        for tenant, counts in receipt.counts.items()
-                    }
-                },
+                "more": {"N": str(len(more))},
+                **first,
             }
         )
         self._write([{"PutRequest": {"Item": item}} for item in items])
 
-    def batches(self, owner: str, dataset: str) -> list[tuple[BatchId, dict[str, Counts]]]:
-        """All committed batches of an owner's dataset with their counts by tenant."""
+    def batches(self, owner: str, dataset: str) -> list[tuple[BatchId, Figures]]:
+        """All committed batches of an owner's dataset, and what each held; its cost grows with them."""
         found = []
         for item in self._query(f"{owner}#{dataset}", "batch#"):
-            # a stray's tenant is whatever somebody sent: it may hold the separator
-            _, lane, rest = item["sk"]["S"].split("#", 2)
-            tenant, _, number = rest.rpartition("#")
-            counts = {
-                name: Counts(**{key: int(value["N"]) for key, value in one["M"].items()})
-                for name, one in item["counts"]["M"].items()
-            }
-            found.append((BatchId(owner, dataset, Lane(lane), tenant, int(number)), counts))
+            _, lane, tenant, number = item["sk"]["S"].split("#")
+            batch = BatchId(owner, dataset, Lane(lane), unquote(tenant), int(number))
+            found.append((batch, self._figures(batch, item)))
         return found
 
-    def seen(self, owner: str, dataset: str) -> dict[tuple[str, str], Ranges]:
-        """Sequence numbers that any batch of an owner's dataset held, by (tenant, producer)."""
-        spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for item in self._query(f"{owner}#{dataset}", "seen#"):
-            for entry in item["seen"]["L"]:
-                one = entry["M"]
-                key = (one["tenant"]["S"], one["producer"]["S"])
-                spans.setdefault(key, []).extend(Ranges.parse(one["sequences"]["S"]).spans)
-        return {key: Ranges.of(found) for key, found in spans.items()}
+    def behind(self, batch: BatchId, limit: int | None = None) -> Iterator[tuple[int, Figures]]:
+        """Numbers of the batches that follow a batch in its series, in order, and what each held.
+
+        Args:
+            batch: the batch, or number 0.
+            limit: no more than so many.
+        """
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{batch.owner}#{batch.dataset}"},
+                ":first": {"S": _batch_key(replace(batch, number=batch.number + 1))},
+                ":last": {"S": f"{_batch_prefix(batch)}:"},  # the next sign after 9
+            },
+            ConsistentRead=True,
+            PaginationConfig={"MaxItems": limit} if limit else {},
+        )
+        for item in (item for page in pages for item in page["Items"]):
+            one = replace(batch, number=int(item["sk"]["S"].rpartition("#")[2]))
+            yield one.number, self._figures(one, item)
+
+    def figures_of(self, batch: BatchId) -> Figures | None:
+        """What a batch held; None where it has no receipt."""
+        key = {"pk": {"S": f"{batch.owner}#{batch.dataset}"}, "sk": {"S": _batch_key(batch)}}
+        item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        return self._figures(batch, item) if item else None
+
+    def _figures(self, batch: BatchId, item: Mapping[str, Any]) -> Figures:
+        count = int(item.get("more", {"N": "0"})["N"])
+        more = self._query(f"{batch.owner}#{batch.dataset}", _more_prefix(batch)) if count else iter(())
+        # a receipt that was written before may have had more pieces
+        return from_pieces([item, *islice(more, count)])
 
     def erased(self, owner: str, dataset: str, erasure_id: str, table: str, rows: int) -> None:
         """Note how many rows an erasure took out of one of an owner's tables (`database.table`), all in all."""
@@ -413,12 +409,13 @@ class Manifest:
         there = self._existing({(pk, f"replayed#{one}") for one in digests})
         return {sk.partition("#")[2] for _, sk in there}
 
-    def _query(self, pk: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def _query(self, pk: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
             ExpressionAttributeValues={":pk": {"S": pk}, ":sk": {"S": prefix}},
             ConsistentRead=True,
+            **options,
         )
         for page in pages:
             yield from page["Items"]
@@ -464,20 +461,13 @@ def _taken_key(uri: str) -> str:
     return f"object#{uri}"
 
 
-def _chunks(seen: Mapping[tuple[str, str], Ranges]) -> Iterable[list[tuple[tuple[str, str], Ranges]]]:
-    chunk: list[tuple[tuple[str, str], Ranges]] = []
-    size = 0
-    pieces = [
-        (key, Ranges(ranges.spans[start : start + _SEEN_SPANS]))
-        for key, ranges in sorted(seen.items())
-        for start in range(0, len(ranges.spans), _SEEN_SPANS)
-    ]
-    for key, ranges in pieces:
-        weight = len(str(ranges)) + len(key[0]) + len(key[1]) + 60
-        if chunk and size + weight > _SEEN_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append((key, ranges))
-        size += weight
-    if chunk:
-        yield chunk
+def _batch_prefix(batch: BatchId) -> str:
+    return f"batch#{batch.lane}#{quote(batch.tenant, safe='')}#"
+
+
+def _batch_key(batch: BatchId) -> str:
+    return f"{_batch_prefix(batch)}{batch.number:09d}"
+
+
+def _more_prefix(batch: BatchId) -> str:
+    return f"more#{batch.lane}#{quote(batch.tenant, safe='')}#{batch.number:09d}#"

@@ -117,6 +117,17 @@ class _Job(_Strict):
 class _Ingest(_Job):
     max_objects: Annotated[int, Field(ge=1, le=100_000)] = INGEST_OBJECTS
     max_mib: Annotated[int, Field(ge=1, le=1_000_000)] = INGEST_MIB
+    every_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+
+    @model_validator(mode="after")
+    def _started_by_something(self) -> _Ingest:
+        if self.every_seconds and "schedule" in self.model_fields_set and self.schedule is None:
+            raise ValueError("every_seconds needs a schedule, which starts the job and starts it again where it ended")
+        return self
+
+    def over(self, job: Job) -> Job:
+        """What is given here, and the rest from a default."""
+        return replace(super().over(job), every_seconds=self.every_seconds)
 
 
 class _Compact(_Job):

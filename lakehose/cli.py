@@ -90,6 +90,7 @@ def run(  # noqa: PLR0917 - typer's options
     as_json: Annotated[bool, typer.Option("--json", help="On this machine: JSON instead of a table.")] = False,  # noqa: FBT002
     every: spark_jobs.EveryOption = None,
     relist: spark_jobs.RelistOption = False,  # noqa: FBT002
+    dry_run: spark_jobs.DryOption = False,  # noqa: FBT002
     timeout: k8s.TimeoutOption = k8s.DEFAULT_TIMEOUT,
     pod_endpoint: k8s.PodEndpointOption = None,
     kubeconfig: k8s.KubeconfigOption = None,
@@ -104,12 +105,14 @@ def run(  # noqa: PLR0917 - typer's options
         }.items():
             if value is not None:
                 raise TerminalError(f"{option}: it is for --on k8s")
-        spark_jobs.run(context, job, dataset, tenant, owner, relist=relist, every=every, as_json=as_json)
+        spark_jobs.run(
+            context, job, dataset, tenant, owner, relist=relist, every=every, dry_run=dry_run, as_json=as_json
+        )
         return
     if as_json:
         raise TerminalError("--json: it is for --on local; a pod's log holds what Spark says too")
-    if every is not None or relist:
-        raise TerminalError("--every and --relist: they are for --on local")
+    if every is not None or relist or dry_run:
+        raise TerminalError("--every, --relist and --dry-run: they are for --on local")
     target = k8s.Target(kubeconfig, kube_context, pod_endpoint, timeout)
     raise typer.Exit(
         k8s.run_on_cluster(context.obj, job, target, owner=owner, tenants=tenant or (), datasets=dataset or ())

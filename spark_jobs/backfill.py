@@ -310,12 +310,6 @@ class _Backfill:
 
     def counted(self, state: State) -> Counts:
         """What the batches found, by their receipts."""
-        numbers = {one.number for one in state.chunks}
-        receipts = self.manifest.batches(self.series.stream.owner, self.series.stream.dataset.name)
-        ours = [
-            counts
-            for batch, by_tenant in receipts
-            if batch.series == self.series.batch(0).series and batch.number in numbers
-            for counts in by_tenant.values()
-        ]
+        found = (self.manifest.figures_of(self.series.batch(one.number or 0)) for one in state.chunks)
+        ours = [counts for one in found if one is not None for counts in one.by_tenant.values()]
         return sum(ours, Counts())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spark_jobs.files import FilesReport
     from spark_jobs.ingest import IngestReport
 
-__all__ = ["JOBS", "EveryOption", "RelistOption", "Scope", "run", "run_job"]
+__all__ = ["JOBS", "DryOption", "EveryOption", "RelistOption", "Scope", "run", "run_job"]
 
 JOBS = ("files", "ingest", "compact", "maintain")
 """Jobs by name, in the order they are usually run."""
@@ -41,6 +41,7 @@ _RELIST_HELP = "Ingest only: list all objects first, for a lake whose queues cam
 _DRY_HELP = "Compact and maintain only: tell what would be done, and do nothing."
 EveryOption = Annotated[float | None, typer.Option(help=_EVERY_HELP, min=1)]
 RelistOption = Annotated[bool, typer.Option("--relist", help=_RELIST_HELP)]
+DryOption = Annotated[bool, typer.Option("--dry-run", help=_DRY_HELP)]
 _OWNER_HELP = "Only what this dedicated tenant owns, or `pooled`: everything of all pooled tenants."
 
 
@@ -89,7 +90,7 @@ def run(  # noqa: PLR0917 - typer's options
     owner: Annotated[str | None, typer.Option(help=_OWNER_HELP)] = None,
     relist: RelistOption = False,
     every: EveryOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help=_DRY_HELP)] = False,
+    dry_run: DryOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a Spark job on this machine: the same code that a cluster runs."""
@@ -193,7 +194,7 @@ class _Mode:
         """
         if job != "ingest" and (self.every is not None or self.relist):
             raise TerminalError(f"--every and --relist: got job {job!r}, allowed is ingest")
-        if job == "ingest" and self.dry:
+        if self.dry and job not in {"compact", "maintain"}:
             raise TerminalError(f"--dry-run: got job {job!r}, allowed are compact and maintain")
         if self.every is not None and (self.relist or self.every < 1):
             raise TerminalError("--every: allowed is a number of seconds from 1, without --relist")

@@ -23,9 +23,11 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.arrivals import Arrivals, relist
 from lake.errors import CommitConflictError, FindingError
-from lake.manifest import Arrival, BatchId, BatchReceipt, Counts, Lane, Manifest
+from lake.figures import Counts, Figures
+from lake.manifest import Arrival, BatchId, BatchReceipt, Lane, Manifest
 from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
 from spark_jobs.commit import History, commit
+from spark_jobs.days import rows_by_day
 from spark_jobs.dedup import id_spans
 from spark_jobs.failures import spoken
 from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
     from pyiceberg.catalog.glue import GlueCatalog
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
@@ -380,34 +382,51 @@ class _Ingest:
         tenant, dataset = self.series.tenant, self._stream.dataset.name
         rows = living(_fresh(records, table, spans), self.manifest, tenant, dataset, counted.event_ids)
         rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
-        mine = (F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects])
-        return commit(self.spark, history, plan.batch, rows, distribution="hash", among=mine)
+        return commit(self.spark, history, plan.batch, rows, distribution="hash", among=self._mine(plan))
 
     def _receipt(self, plan: Plan, counted: Tally, committed: Committed) -> BatchReceipt:
-        counts = {tenant: self._counts(tenant, counted, committed) for tenant in sorted({*counted.good, *counted.bad})}
         return BatchReceipt(
             batch=plan.batch,
             snapshot_id=committed.snapshot_id,
             schema_version=plan.schema_version,
             committed_at_ms=committed.committed_at_ms,
             objects={one.uri: counted.objects.get(one.uri, 0) for one in plan.objects},
-            counts=counts,
-            seen=counted.seen,
+            figures=Figures(self._counts(plan, counted, committed), counted.seen),
         )
 
-    def _counts(self, tenant: str, counted: Tally, committed: Committed) -> Counts:
-        good, bad = counted.good.get(tenant, 0), counted.bad.get(tenant, 0)
-        # all good ones are of the prefix's tenant, and what the table didn't take of them it had
-        ingested = committed.rows if good else 0
+    def _counts(self, plan: Plan, counted: Tally, committed: Committed) -> dict[tuple[str, str], Counts]:
+        ingested = self._ingested(plan, counted, committed)
         refused = self.series.lane is Lane.REFUSED
-        return Counts(
-            records=good + bad,
-            ingested=ingested,
-            duplicates=good - ingested,
-            quarantined=0 if refused else bad,
-            refused=bad if refused else 0,
-            unidentified=counted.unidentified.get(tenant, 0),
-        )
+        counts: dict[tuple[str, str], Counts] = {}
+        for key in sorted({*counted.good, *counted.bad}):
+            good, bad = counted.good.get(key, 0), counted.bad.get(key, 0)
+            counts[key] = Counts(
+                records=good + bad,
+                ingested=ingested.get(key, 0),
+                # what the table didn't take of the good ones, it had
+                duplicates=good - ingested.get(key, 0),
+                quarantined=0 if refused else bad,
+                refused=bad if refused else 0,
+                unidentified=counted.unidentified.get(key, 0),
+            )
+        return counts
+
+    def _ingested(self, plan: Plan, counted: Tally, committed: Committed) -> Mapping[tuple[str, str], int]:
+        """Rows that the table took, by tenant and day."""
+        if self.series.lane is not Lane.EVENTS:
+            return {}
+        good = counted.good  # all of the prefix's tenant
+        if committed.rows == sum(good.values()):
+            return good
+        if len(good) < 2 or not committed.rows:  # noqa: PLR2004 - one day, or no rows: nothing to ask the table for
+            return dict.fromkeys(good, committed.rows)
+        name = self._history(self._stream.dataset.name).name
+        days = rows_by_day(self.spark, name, committed, self._mine(plan))
+        return {(self.series.tenant, day): rows for day, rows in days.items()}
+
+    def _mine(self, plan: Plan) -> Column:
+        """Tells a batch's rows from the table's others."""
+        return (F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects])
 
 
 @contextmanager

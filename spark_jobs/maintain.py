@@ -155,7 +155,7 @@ class _Maintenance:
     def run(self) -> TableUpkeep:
         table = self._load()
         expiry = expirable(table, self._upkeep, self.now)
-        files = 0 if self.dry else self._expire(expiry)
+        expired, files = (len(expiry.ids), 0) if self.dry else self._expire(expiry)
         snapshot = table.current_snapshot()
         deletes = summed(snapshot, "delete-files") if snapshot else 0
         removed = 0 if self.dry else self._tidy_deletes(deletes)
@@ -164,7 +164,7 @@ class _Maintenance:
         found = TableUpkeep(
             table=self.target.name,
             snapshots=len(table.metadata.snapshots),
-            expired=len(expiry.ids),
+            expired=expired,
             waiting=expiry.waiting,
             files_deleted=files,
             delete_files=deletes,
@@ -198,8 +198,8 @@ class _Maintenance:
             self.conflicts.append(f"{step}: {found[0]}")
             self.say(f"table {self.target.name}: {step} left to the next run, as somebody changed it ({found[0]})")
 
-    def _expire(self, expiry: Expiry) -> int:
-        """Expire just these snapshots, and delete the files that only they knew; answers how many."""
+    def _expire(self, expiry: Expiry) -> tuple[int, int]:
+        """Expire just these snapshots, and delete the files that only they knew; answers how many of each."""
         remember(glue_catalog(self.cloud), (self.target.database, self.target.table), set(expiry.ids))
         self.after("remember")
         deleted = 0
@@ -211,7 +211,8 @@ class _Maintenance:
                 done = self._call("expire_snapshots", chosen)
                 deleted += sum(int(value or 0) for key, value in done.items() if key.startswith("deleted_"))
         self.after("expire")
-        return deleted
+        left = {one.snapshot_id for one in self._load().metadata.snapshots} if expiry.ids else set()
+        return len(set(expiry.ids) - left), deleted
 
     def _tidy_deletes(self, there: int) -> int:
         """Let go of deletes whose files are gone, and write many small ones as few; answers how many fewer they are."""
@@ -230,7 +231,7 @@ class _Maintenance:
         return fewer
 
     def _rewrite_manifests(self, table: Table) -> tuple[int, int]:
-        """Write manifests anew, by partition, if there are many more than need be; answers how many, before and after."""
+        """Write manifests anew, by partition, if there are many more than need be; answers how many before and after."""
         snapshot = table.current_snapshot()
         found = snapshot.manifests(table.io) if snapshot else []
         sizes = [one.manifest_length for one in found if one.content is ManifestContent.DATA]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lake.contract import Contract
 
-__all__ = ["ENVELOPE_FIELDS", "Judge", "Reason", "Refusal", "Row"]
+__all__ = ["ENVELOPE_FIELDS", "LONGEST_KEY", "Judge", "Reason", "Refusal", "Row"]
 
 
 class Reason(StrEnum):
@@ -74,7 +74,8 @@ ENVELOPE_FIELDS = tuple(
 )
 _KEYS = ("event_id", "tenant", "producer_id")
 _EVENT_TIME = ENVELOPE.index("event_time")
-_LONGEST = 256  # characters of each of them; what salvage reads at most
+LONGEST_KEY = 256
+"""Characters of an event id, a tenant or a producer id; what `salvage` reads at most."""
 _LARGEST_SEQUENCE = 2**63 - 1
 _VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
 _SPACED = re.compile(rb'"\s+:')
@@ -140,12 +141,12 @@ class Judge:
             message = f"the record says tenant {tenant}, and it lies under tenant={self._tenant}"
             return Refusal(Reason.TENANT_MISMATCH, message, _identity(record))
         if dataset != self._contract.dataset:
-            message = f"the record says dataset {dataset[:_LONGEST]}, and it lies under {self._contract.dataset}"
+            message = f"the record says dataset {dataset[:LONGEST_KEY]}, and it lies under {self._contract.dataset}"
             return Refusal(Reason.UNKNOWN_DATASET, message, _identity(record))
         found = _VERSION.fullmatch(version)
         if found is None or found[1] != self._major:
             contract = f"the contract is {self._contract.version}"
-            message = f"the record says schema_version {version[:_LONGEST]}, and {contract}"
+            message = f"the record says schema_version {version[:LONGEST_KEY]}, and {contract}"
             return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, message, _identity(record))
         return None
 
@@ -193,8 +194,8 @@ def _check_envelope(record: dict[str, Any], payload: Any, trouble: Trouble) -> N
         value = record.get(name)
         if value == "":
             trouble.missing.append(name)
-        elif type(value) is str and len(value) > _LONGEST:
-            trouble.wrong.append(f"{name}: allowed are at most {_LONGEST} characters")
+        elif type(value) is str and len(value) > LONGEST_KEY:
+            trouble.wrong.append(f"{name}: allowed are at most {LONGEST_KEY} characters")
     sequence = record.get("sequence")
     if type(sequence) is int and sequence < 0:
         trouble.wrong.append(f"sequence: got {sequence}, allowed are numbers from 0")
@@ -207,7 +208,7 @@ def _check_envelope(record: dict[str, Any], payload: Any, trouble: Trouble) -> N
 def _identity(record: dict[str, Any]) -> Identity:
     """Whose record it is; what is no string, empty or endless identifies nobody."""
     found: dict[str, Any] = {
-        name: value for name in _KEYS if type(value := record.get(name)) is str and 0 < len(value) <= _LONGEST
+        name: value for name in _KEYS if type(value := record.get(name)) is str and 0 < len(value) <= LONGEST_KEY
     }
     sequence = record.get("sequence")
     if type(sequence) is int and 0 <= sequence <= _LARGEST_SEQUENCE:
@@ -231,7 +232,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:_LONGEST]!r} is there twice")
+        raise ValueError(f"the key {twice[:LONGEST_KEY]!r} is there twice")
     return found
 
 

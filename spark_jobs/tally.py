@@ -1,4 +1,7 @@
-"""Owns counting a batch: records by object, tenant and fate, and which sequence numbers of which producers it held."""
+"""Owns counting a batch: records by object, and by tenant, day and fate, and which sequence numbers it held.
+
+A record's day is the one on which its event was made, as its id tells: what every stage can read, of bad records too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.envelope import day_text
 from lake.manifest import NO_TENANT
 from lake.ranges import Ranges
 
@@ -16,9 +20,15 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-__all__ = ["Tally", "tally"]
+__all__ = ["IDENTIFIED", "MADE_DAY", "Tally", "seen_spans", "tally"]
 
-_IDENTIFIED = "tenant IS NOT NULL AND producer_id IS NOT NULL AND sequence IS NOT NULL"
+IDENTIFIED = "tenant IS NOT NULL AND producer_id IS NOT NULL AND sequence IS NOT NULL"
+"""Whether a record's producer and number are known, in Spark SQL."""
+MADE_DAY = (
+    "CASE WHEN event_id RLIKE '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$' "
+    "THEN CAST(conv(concat(left(event_id, 8), substr(event_id, 10, 4)), 16, 10) AS bigint) DIV 86400000 END"
+)
+"""`lake.envelope.made_day` in Spark SQL: days since 1970, null where the id is no UUIDv7."""
 
 
 @dataclass(frozen=True)
@@ -27,36 +37,50 @@ class Tally:
 
     objects: Mapping[str, int]
     """Records by object; an object without records isn't there."""
-    good: Mapping[str, int]
-    """Records that satisfy the contract, by tenant."""
-    bad: Mapping[str, int]
-    """Records that don't, by tenant; `-` where it can't be read."""
-    unidentified: Mapping[str, int]
-    """Of both, those without a readable producer or sequence number, by tenant."""
-    seen: Mapping[tuple[str, str], Ranges]
-    """Sequence numbers by (tenant, producer), of all whose identity can be read."""
+    good: Mapping[tuple[str, str], int]
+    """Records that satisfy the contract, by tenant and day."""
+    bad: Mapping[tuple[str, str], int]
+    """Records that don't, by tenant and day; `-` where either can't be read."""
+    unidentified: Mapping[tuple[str, str], int]
+    """Of both, those without a readable producer or sequence number, by tenant and day."""
+    seen: Mapping[tuple[str, str, str], Ranges]
+    """Sequence numbers by (tenant, producer, day), of all whose identity can be read."""
     event_ids: tuple[str, str] | None
     """Smallest and largest event id of the good ones."""
 
 
 def tally(records: DataFrame) -> Tally:
     """Count judged records; the driver gets sums and ranges only."""
-    sums = records.groupBy(
+    dated = records.withColumn("day", F.expr(MADE_DAY))
+    marked = dated.selectExpr(
         "object",
-        F.expr(f"coalesce(tenant, '{NO_TENANT}')").alias("tenant"),
-        F.expr("reason IS NULL").alias("good"),
-        F.expr(_IDENTIFIED).alias("identified"),
-    ).agg(F.count("*").alias("records"), F.min("event_id").alias("first"), F.max("event_id").alias("last"))
+        "event_id",
+        f"coalesce(tenant, '{NO_TENANT}') AS tenant",
+        "coalesce(day, -1) AS day",
+        "reason IS NULL AS good",
+        f"({IDENTIFIED}) AS identified",
+    )
+    by = [F.col(name) for name in ("object", "tenant", "day", "good", "identified")]
+    # apart from each other, as a batch of many objects may hold thousands of days
+    sums = marked.groupingSets([by[:1], by[1:]], *by).agg(
+        F.count("*").alias("records"),
+        F.min("event_id").alias("first"),
+        F.max("event_id").alias("last"),
+        F.grouping("object").alias("of_a_day"),
+    )
     objects: Counter[str] = Counter()
-    good: Counter[str] = Counter()
-    bad: Counter[str] = Counter()
-    unidentified: Counter[str] = Counter()
+    good: Counter[tuple[str, str]] = Counter()
+    bad: Counter[tuple[str, str]] = Counter()
+    unidentified: Counter[tuple[str, str]] = Counter()
     bounds: list[str] = []
     for row in sums.collect():
-        objects[row["object"]] += row["records"]
-        (good if row["good"] else bad)[row["tenant"]] += row["records"]
+        if not row["of_a_day"]:
+            objects[row["object"]] += row["records"]
+            continue
+        key = (row["tenant"], day_text(row["day"]))
+        (good if row["good"] else bad)[key] += row["records"]
         if not row["identified"]:
-            unidentified[row["tenant"]] += row["records"]
+            unidentified[key] += row["records"]
         if row["good"]:
             bounds += [row["first"], row["last"]]
     known = unidentified.total() < objects.total()
@@ -65,23 +89,26 @@ def tally(records: DataFrame) -> Tally:
         good=good,
         bad=bad,
         unidentified=unidentified,
-        seen=_seen(records) if known else {},
+        seen=seen_spans(dated) if known else {},
         event_ids=(min(bounds), max(bounds)) if bounds else None,
     )
 
 
-def _seen(records: DataFrame) -> dict[tuple[str, str], Ranges]:
+def seen_spans(dated: DataFrame) -> dict[tuple[str, str, str], Ranges]:
+    """Sequence numbers by (tenant, producer, day) of records with their `day`, of those whose identity is known."""
     # In a run without gaps, number minus rank stays the same; what came twice has the rank of its twin.
-    runs = records.where(_IDENTIFIED).selectExpr(
+    runs = dated.where(IDENTIFIED).selectExpr(
         "tenant",
         "producer_id",
+        "day",
         "sequence",
-        "sequence - dense_rank() OVER (PARTITION BY tenant, producer_id ORDER BY sequence) AS run",
+        "sequence - dense_rank() OVER (PARTITION BY tenant, producer_id, day ORDER BY sequence) AS run",
     )
-    spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    ends = runs.groupBy("tenant", "producer_id", "run").agg(
+    spans: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    ends = runs.groupBy("tenant", "producer_id", "day", "run").agg(
         F.min("sequence").alias("first"), F.max("sequence").alias("last")
     )
     for row in ends.collect():
-        spans.setdefault((row["tenant"], row["producer_id"]), []).append((row["first"], row["last"]))
+        key = (row["tenant"], row["producer_id"], day_text(row["day"]))
+        spans.setdefault(key, []).append((row["first"], row["last"]))
     return {key: Ranges.of(found) for key, found in sorted(spans.items())}

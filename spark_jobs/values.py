@@ -20,10 +20,20 @@ from lake.contract import Field, FieldType, ListOf, Primitive, StructOf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NotTakenError", "Trouble", "arrow_struct", "arrow_type", "converter", "has_decimal", "spark_type"]
+__all__ = [
+    "LARGEST_FLOAT",
+    "NotTakenError",
+    "Trouble",
+    "arrow_struct",
+    "arrow_type",
+    "converter",
+    "has_decimal",
+    "spark_type",
+]
 
 _BITS = {"int": 31, "long": 63}
-_LARGEST_FLOAT = 3.4028234663852886e38
+LARGEST_FLOAT = 3.4028234663852886e38
+"""Of 32 bits."""
 _ASKED = {
     "boolean": "true or false",
     "int": "a whole number of 32 bits",
@@ -136,7 +146,7 @@ def _double(value: Any, _: Trouble) -> float:
 
 def _float(value: Any, trouble: Trouble) -> float:
     found = _double(value, trouble)
-    if abs(found) <= _LARGEST_FLOAT:
+    if abs(found) <= LARGEST_FLOAT:
         return found
     raise NotTakenError(_ASKED["float"])
 

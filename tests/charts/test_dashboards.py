@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from charts.values import chart_values
 from k8s.applications import application
@@ -142,6 +143,23 @@ def test_each_job_with_a_schedule_has_an_alert_of_its_own(rules):
     assert "> 2100" in overdue["ingest"]
     # what is given wins over the schedule
     assert "> 24000" in overdue["compact"]
+
+
+def test_a_job_without_an_end_is_overdue_when_no_driver_runs(template, declaration):
+    path = declaration("endless", ewr="dedicated")
+    raw = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(raw | {"jobs": {"ingest": {"every_seconds": 15}}}))
+    values = chart_values(read_lake(path), path) | {"monitoring": {"rules": {"enabled": True}}}
+    found = next(one for one in template(values) if one["kind"] == "PrometheusRule")["spec"]["groups"]
+    (rule,) = [
+        one
+        for group in found
+        for one in group["rules"]
+        if one["alert"] == "LakehoseJobOverdue" and one["labels"]["job"] == "ingest"
+    ]
+    assert 'max_over_time(kube_pod_status_phase{phase="Running", ' in rule["expr"]
+    assert "[35m]" in rule["expr"]
+    assert "Succeeded" not in rule["expr"]
 
 
 def test_every_alert_has_words_for_the_one_who_is_woken(rules):

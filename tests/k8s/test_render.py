@@ -78,6 +78,20 @@ def test_a_job_without_a_schedule_is_left_to_be_submitted(declare):
         scheduled(lake, lake.job("compact"), lake.workspace("ewr"))
 
 
+def test_ingest_without_an_end_is_started_by_its_schedule_and_has_no_deadline(declare):
+    lake, path = declare(**{"{max_objects: 50}": "{max_objects: 50, every_seconds: 15}"})
+    found = of_kind(manifests(lake, path), "ScheduledSparkApplication")
+    ingest = next(one for one in found if one["metadata"]["name"] == "ingest")
+    assert (ingest["spec"]["schedule"], ingest["spec"]["concurrencyPolicy"]) == ("*/5 * * * *", "Forbid")
+    template = ingest["spec"]["template"]
+    assert template["arguments"][-2:] == ["--every", "15"]
+    assert "activeDeadlineSeconds" not in template["driver"]["template"]["spec"]
+    # by hand it is one run all the same
+    once = application(lake, lake.job("ingest"), lake.workspace("ewr"), run_id="1").to_dict()["spec"]
+    assert "--every" not in once["arguments"]
+    assert once["driver"]["template"]["spec"]["activeDeadlineSeconds"] == 7200
+
+
 def test_the_runs_of_pooled_tenants_are_one_and_name_the_pool(declare):
     ingest, *_ = [
         one

@@ -107,3 +107,11 @@ def test_the_workspace_of_a_pooled_tenant_is_the_pools(read):
     assert lake.workspace("jfk") == lake.workspace("pooled")
     with pytest.raises(DeclarationError, match=r"owner: got 'jfkk', .*did you mean 'jfk'"):
         lake.workspace("jfkk")
+
+
+def test_ingest_without_an_end_needs_a_schedule(read):
+    assert read("jobs:\n  ingest: {every_seconds: 15}\n").job("ingest").every_seconds == 15
+    with pytest.raises(DeclarationError, match=r"jobs\.ingest: .*every_seconds needs a schedule"):
+        read("jobs:\n  ingest: {every_seconds: 15, schedule: null}\n")
+    with pytest.raises(DeclarationError, match=r"jobs\.compact\.every_seconds: unknown key"):
+        read("jobs:\n  compact: {every_seconds: 15}\n")

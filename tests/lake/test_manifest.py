@@ -1,10 +1,15 @@
 import uuid
+from dataclasses import replace
+from datetime import date
 
 import pytest
 
-from lake.manifest import BatchId, BatchReceipt, Counts, Lane, Manifest, ProducerLedger
+from lake.figures import Counts, Figures
+from lake.manifest import BatchId, BatchReceipt, Lane, Manifest, ProducerLedger
 from lake.provision import _manifest
 from lake.ranges import Ranges
+
+DAY = "2013-01-01"
 
 
 @pytest.fixture
@@ -21,20 +26,17 @@ def receipt(number=1, objects=1, seen=None):
         schema_version="1.0.0",
         committed_at_ms=1_700_000_000_000,
         objects={f"s3://landing/processed/flights/tenant=jfk/{number}-{one}.gz": 10 for one in range(objects)},
-        counts={"jfk": Counts(records=10 * objects, ingested=10 * objects - 3, duplicates=2, quarantined=1)},
-        seen=seen or {("jfk", "site"): Ranges(((0, 9),))},
+        figures=Figures(
+            {("jfk", DAY): Counts(records=10 * objects, ingested=10 * objects - 3, duplicates=2, quarantined=1)},
+            seen or {("jfk", "site", DAY): Ranges(((0, 9),))},
+        ),
     )
 
 
 def test_a_receipt_reads_back(manifest):
     manifest.record(receipt())
-    assert manifest.batches("pooled", "flights") == [
-        (
-            BatchId("pooled", "flights", Lane.EVENTS, "jfk", 1),
-            {"jfk": Counts(records=10, ingested=7, duplicates=2, quarantined=1)},
-        )
-    ]
-    assert manifest.seen("pooled", "flights") == {("jfk", "site"): Ranges(((0, 9),))}
+    assert manifest.batches("pooled", "flights") == [(receipt().batch, receipt().figures)]
+    assert receipt().counts == {"jfk": Counts(records=10, ingested=7, duplicates=2, quarantined=1)}
     assert manifest.taken("pooled", "flights", "s3://landing/processed/flights/tenant=jfk/") == {
         "s3://landing/processed/flights/tenant=jfk/1-0.gz"
     }
@@ -53,14 +55,44 @@ def test_a_batch_of_more_objects_than_one_write_takes_is_whole(manifest):
 
 def test_sequence_numbers_beyond_what_one_item_holds_are_whole(manifest):
     holes = Ranges(tuple((10 * one, 10 * one + 1) for one in range(50_000)))
-    manifest.record(receipt(seen={("jfk", "phone"): holes, ("jfk", "site"): Ranges(((5, 5),))}))
-    assert manifest.seen("pooled", "flights") == {("jfk", "phone"): holes, ("jfk", "site"): Ranges(((5, 5),))}
+    wide = receipt(seen={("jfk", "phone", DAY): holes, ("jfk", "site", "-"): Ranges(((5, 5),))})
+    manifest.record(wide)
+    assert manifest.figures_of(wide.batch) == wide.figures
 
 
-def test_numbers_seen_by_several_batches_are_joined(manifest):
-    manifest.record(receipt(1, seen={("jfk", "site"): Ranges(((0, 9),))}))
-    manifest.record(receipt(2, seen={("jfk", "site"): Ranges(((10, 19), (30, 31)))}))
-    assert manifest.seen("pooled", "flights")[("jfk", "site")] == Ranges(((0, 19), (30, 31)))
+def test_a_batch_of_thousands_of_days_is_whole(manifest):
+    days = [date.fromordinal(date(2001, 1, 1).toordinal() + one).isoformat() for one in range(8_000)]
+    wide = replace(receipt(), figures=Figures({("jfk", day): Counts(2, 1, 1) for day in days}))
+    manifest.record(wide)
+    assert manifest.figures_of(wide.batch) == wide.figures
+
+
+def test_a_receipt_with_fewer_pieces_than_its_older_self_has_none_of_the_old(manifest):
+    holes = Ranges(tuple((10 * one, 10 * one + 1) for one in range(50_000)))
+    manifest.record(receipt(seen={("jfk", "phone", DAY): holes}))
+    manifest.record(receipt())
+    assert manifest.figures_of(receipt().batch) == receipt().figures
+
+
+def test_the_batches_behind_a_number_come_in_order(manifest):
+    for number in (1, 2, 10, 3):
+        manifest.record(receipt(number))
+    series = receipt(1).batch
+    assert [number for number, _ in manifest.behind(series)] == [2, 3, 10]
+    assert [number for number, _ in manifest.behind(series, 2)] == [2, 3]
+    assert manifest.last_receipt(series) == 10
+    assert manifest.numbers(series) == {1, 2, 3, 10}
+
+
+def test_series_whose_tenants_begin_alike_are_kept_apart(manifest):
+    for tenant, number in (("a", 1), ("a#b", 7), ("a b", 3), ("a%23b", 5)):
+        manifest.record(replace(receipt(), batch=BatchId("pooled", "flights", Lane.STRAYS, tenant, number)))
+    assert {one.tenant: manifest.last_receipt(one) for one, _ in manifest.batches("pooled", "flights")} == {
+        "a": 1,
+        "a#b": 7,
+        "a b": 3,
+        "a%23b": 5,
+    }
 
 
 def test_another_owners_items_are_not_seen(manifest):
@@ -74,3 +106,23 @@ def test_a_ledger_replaces_its_older_self(manifest):
     newer = ProducerLedger("jfk", "flights", "site-jfk", 12, 11, 1, 1_700_000_000_001, Ranges(((3, 3),)))
     manifest.report(newer)
     assert manifest.ledgers("jfk", "flights") == [newer]
+
+
+def test_a_ledger_tells_its_numbers_by_day(manifest):
+    days = {"2013-01-01": Ranges(((0, 4), (6, 6))), "-": Ranges(((5, 5),))}
+    ledger = ProducerLedger("jfk", "flights", "site-jfk", 7, 7, 0, 1_700_000_000_000, days=days)
+    manifest.report(ledger)
+    assert manifest.ledgers("jfk", "flights") == [ledger]
+
+
+def test_a_ledger_of_a_producer_that_tells_no_days_still_reads(manifest, cloud):
+    cloud.dynamodb.put_item(
+        TableName=manifest._table,
+        Item={
+            "pk": {"S": "jfk#flights"},
+            "sk": {"S": "producer#old"},
+            **{name: {"N": "3"} for name in ("sent", "acknowledged", "dead_lettered", "reported_at_ms")},
+            "dead_letters": {"S": ""},
+        },
+    )
+    assert manifest.ledgers("jfk", "flights") == [ProducerLedger("jfk", "flights", "old", 3, 3, 3, 3)]

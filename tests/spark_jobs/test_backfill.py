@@ -54,7 +54,8 @@ def lose(world, *numbers):
 
 def series(world):
     return [
-        (str(batch), counts["solo"].ingested) for batch, counts in sorted(world.manifest().batches("solo", "visits"))
+        (str(batch), figures.by_tenant["solo"].ingested)
+        for batch, figures in sorted(world.manifest().batches("solo", "visits"), key=lambda one: one[0])
     ]
 
 

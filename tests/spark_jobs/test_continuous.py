@@ -56,3 +56,16 @@ def test_what_passes_is_said_and_followed_by_the_next_round(error):
 def test_what_cannot_heal_ends_it(error):
     with pytest.raises(type(error)):
         rounds(error, "never")
+
+
+def test_it_gives_up_when_no_round_was_good_for_too_long():
+    moments = iter(range(0, 100_000, 600))
+    away, said = TransientError("Glue is away"), []
+
+    def ingest():
+        raise away
+
+    with pytest.raises(TransientError, match="Glue is away"):
+        run_rounds(ingest, 0.001, threading.Event(), say=said.append, report=said.append, clock=lambda: next(moments))
+    assert said[-1].startswith("no round was good for ")
+    assert 1 < len(said) < 5

@@ -333,7 +333,9 @@ def test_a_refused_record_without_a_tenant_is_its_producers(shared):
     shared.refuse("a", raws, "bob")
     report = shared.ingest()
     assert report.totals == {"-": Counts(records=1, refused=1, unidentified=1), "bob": Counts(records=1, refused=1)}
-    assert shared.manifest().seen("pooled", "visits") == {("bob", "van-7"): Ranges(((3, 3),))}
+    assert [one.seen for _, one in shared.manifest().batches("pooled", "visits")] == [
+        {("bob", "van-7", "-"): Ranges(((3, 3),))}
+    ]
 
 
 def test_a_line_that_is_no_error_record_is_kept_too(world):
