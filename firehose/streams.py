@@ -24,7 +24,9 @@ __all__ = ["DeliveryStream", "Destination", "invalid", "parse_destination", "req
 
 MEBIBYTE = 1 << 20
 DEFAULT_SIZE_MB, DEFAULT_INTERVAL = 5, 300
-_PARTITIONED_INTERVAL = 60
+# with dynamic partitioning AWS excludes zero by name, and no other value of 0 to 900; texts that say 60 are of before
+# there were shorter intervals: https://docs.aws.amazon.com/firehose/latest/dev/buffering.html
+_PARTITIONED_INTERVAL = 1
 _MAX_KEYS = 50
 _S3_DESTINATIONS = ("ExtendedS3DestinationConfiguration", "S3DestinationConfiguration")
 _NOT_SUPPORTED = (

@@ -40,9 +40,9 @@ class _Tenant(_Strict):
 
 
 class _Buffering(_Strict):
-    # with dynamic partitioning AWS takes 60 to 900 s and refuses to buffer nothing
+    # with dynamic partitioning AWS refuses to buffer nothing
     size_mib: Annotated[int, Field(ge=1, le=128)] = 64
-    interval_seconds: Annotated[int, Field(ge=60, le=900)] = 60
+    interval_seconds: Annotated[int, Field(ge=1, le=900)] = 60
     compression: Literal["GZIP", "UNCOMPRESSED"] = "GZIP"
 
 

@@ -3,7 +3,7 @@
 A batch is written as a staged snapshot under its id, which no reader sees, and then published. Iceberg refuses to
 publish an id that is already in the table's history, inside the commit itself; so of two runs that carry out the same
 batch one wins, and a batch that was published is known by the table alone. Source:
-https://iceberg.apache.org/docs/1.12.0/spark-procedures/#publish_changes
+https://iceberg.apache.org/docs/1.12.0/spark-procedures/#cherrypick_snapshot
 
 Maintenance expires old snapshots, and Iceberg forgets their ids. Before it does, the newest number of each series goes
 into a property of the table: batches of a series are committed in order, so a number up to that one is committed,
@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 
 from lake.errors import CommitConflictError, FindingError
 from lake.tables import load_table
-from spark_jobs.history import ancestors, batch_of, staged_batch, summary_of, told_numbers
+from spark_jobs.history import REFUSED, ancestors, batch_of, staged_batch, summary_of, told_numbers
 from spark_jobs.session import CATALOG, literal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lake.manifest import BatchId
 
-__all__ = ["Committed", "History", "commit"]
+__all__ = ["Committed", "History", "commit", "stage"]
 
 _ENABLED = "write.wap.enabled"
 """Table property without which Iceberg ignores the id and publishes at once."""
@@ -111,13 +111,73 @@ class History:
         kept = ancestors(self._table)
         return Committed(None, kept[-1].timestamp_ms if kept else 0, rows)
 
-    def is_staged(self, batch: BatchId) -> bool:
-        """Whether a snapshot of the batch was staged, by a run that didn't come to publish it."""
-        return any(staged_batch(one) == str(batch) for one in self._table.metadata.snapshots)
+    def staged(self, batch: BatchId, *, refused: bool = False) -> tuple[int, int] | None:
+        """A staged snapshot of the batch and the rows it adds, of a run that didn't come to publish it; None: none.
+
+        Args:
+            batch: the batch.
+            refused: the one that is published in place of rows that were refused, not the one with rows.
+        """
+        for one in self._table.metadata.snapshots:
+            if staged_batch(one) == str(batch) and (REFUSED in summary_of(one)) is refused:
+                return one.snapshot_id, int(summary_of(one).get("added-records", "0"))
+        return None
+
+
+def stage(
+    spark: SparkSession,
+    history: History,
+    batch: BatchId,
+    rows: DataFrame,
+    *,
+    distribution: str,
+    refused: bool = False,
+) -> tuple[int, int]:
+    """Write a batch's rows as a staged snapshot, unless there is one.
+
+    Args:
+        spark: a session of the caller's own: the batch's id is one of its settings for as long as this takes.
+        history: the table's.
+        batch: the batch.
+        rows: its rows, with the table's columns.
+        distribution: Iceberg's `distribution-mode`: `hash` gathers rows by partition, `none` leaves them.
+        refused: the rows, which are none, stand for some that were refused.
+
+    Returns:
+        the snapshot's id and the rows it adds.
+
+    Raises:
+        CommitConflictError: another run has published the same batch in the meantime.
+    """
+    found = history.staged(batch, refused=refused)
+    if found is not None:
+        return found
+    spark.conf.set("spark.wap.id", str(batch))
+    try:
+        writer = rows.writeTo(f"{CATALOG}.{history.name}").option("distribution-mode", distribution)
+        if refused:
+            writer = writer.option(f"snapshot-property.{REFUSED}", "true")
+        writer.append()
+    finally:
+        spark.conf.unset("spark.wap.id")
+    history.refresh()
+    if history.is_past(batch):
+        raise CommitConflictError(f"batch {batch}: another ingest has committed it")
+    found = history.staged(batch, refused=refused)
+    if found is None:
+        raise FindingError(f"table {history.name}: batch {batch} was staged and is not among the table's snapshots")
+    return found
 
 
 def commit(
-    spark: SparkSession, history: History, batch: BatchId, rows: DataFrame, *, distribution: str, among: Column
+    spark: SparkSession,
+    history: History,
+    batch: BatchId,
+    rows: DataFrame,
+    *,
+    distribution: str,
+    among: Column,
+    refused: bool = False,
 ) -> Committed:
     """Append a batch's rows, none included, unless it is in the table already.
 
@@ -128,6 +188,7 @@ def commit(
         rows: its rows, with the table's columns.
         distribution: Iceberg's `distribution-mode`: `hash` gathers rows by partition, `none` leaves them.
         among: tells the batch's rows from the table's others; asked for only where its snapshot doesn't tell how many.
+        refused: the rows, which are none, stand for some that were refused.
 
     Raises:
         CommitConflictError: another run has published the same batch in the meantime.
@@ -137,20 +198,11 @@ def commit(
         return found
     if history.is_past(batch):
         return history.counted(spark, batch, among)
-    if not history.is_staged(batch):
-        spark.conf.set("spark.wap.id", str(batch))
-        try:
-            writer = rows.writeTo(f"{CATALOG}.{history.name}").option("distribution-mode", distribution)
-            writer.append()
-        finally:
-            spark.conf.unset("spark.wap.id")
-        history.refresh()
-        if history.is_past(batch):
-            raise CommitConflictError(f"batch {batch}: another ingest has committed it")
+    snapshot_id, _ = stage(spark, history, batch, rows, distribution=distribution, refused=refused)
     try:
-        # a batch's id holds a tenant's name as somebody sent it
-        named = f"table => {literal(f'{CATALOG}.{history.name}')}, wap_id => {literal(str(batch))}"
-        spark.sql(f"CALL {CATALOG}.system.publish_changes({named})").collect()
+        # what publish_changes does with the first snapshot that has the id: here, there may be two to choose from
+        named = f"table => {literal(f'{CATALOG}.{history.name}')}, snapshot_id => {snapshot_id}"
+        spark.sql(f"CALL {CATALOG}.system.cherrypick_snapshot({named})").collect()
     except (PySparkException, Py4JError):
         history.refresh()
         if history.is_past(batch):

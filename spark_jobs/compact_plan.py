@@ -30,6 +30,7 @@ SMALL = 0.75
 """Part of the target size below which a file is small; Iceberg's own default for `min-file-size-bytes`."""
 _LIGHT_BYTES = 2**20  # a run up to this is merged with whatever comes: opening it costs a reader more than rewriting it
 _TIMES = 3  # larger than all smaller runs together, which a run may be to be merged with them
+_SCATTERED = 4  # times as many files as its bytes would fill: such a run is no better than many
 _DEEP = 3  # runs over the same keys that are worth a rewrite
 _DELETED = 0.1  # of a file's rows
 _DELETE_FILES = 5  # that a reader has to open beside one data file
@@ -188,7 +189,7 @@ def _group(table: str, place: Place, rules: Rules, now: datetime) -> Group | Non
     deep = _overlapping(place.files)
     small = {one.path for one in place.files if one.bytes < SMALL * rules.target_bytes}
     eligible = [one for one in place.files if one.path in small or one.path in deep]
-    merged = _merged(_runs(eligible))
+    merged = _merged(_runs(eligible, rules))
     if len(merged) < rules.least and not deep.intersection(one.path for one in merged):
         merged = []
     chosen = {one.path for one in merged} | deleted
@@ -213,12 +214,16 @@ def _is_deleted(one: FileFacts) -> bool:
     return one.delete_files >= _DELETE_FILES or (one.deleted > 0 and one.deleted >= _DELETED * one.rows)
 
 
-def _runs(files: Iterable[FileFacts]) -> list[list[FileFacts]]:
-    """Files by run, the smallest run first."""
+def _runs(files: Iterable[FileFacts], rules: Rules) -> list[list[FileFacts]]:
+    """Files by run, the smallest run first; where one write left a lot of tiny ones, each counts by itself."""
     runs: dict[str, list[FileFacts]] = {}
     for one in files:
         runs.setdefault(one.run, []).append(one)
-    return sorted(runs.values(), key=lambda run: (_size(run), run[0].run))
+    found: list[list[FileFacts]] = []
+    for run in runs.values():
+        scattered = len(run) > _SCATTERED * max(1, round(_size(run) / rules.target_bytes))
+        found += [[one] for one in run] if scattered else [run]
+    return sorted(found, key=lambda run: (_size(run), run[0].run, run[0].path))
 
 
 def _size(run: Iterable[FileFacts]) -> int:
@@ -237,7 +242,7 @@ def _merged(runs: Sequence[list[FileFacts]]) -> list[FileFacts]:
 
 def _cut(group: Group, budget: int, rules: Rules) -> Group:
     taken: list[FileFacts] = []
-    for count, run in enumerate(_runs(group.files)):
+    for count, run in enumerate(_runs(group.files, rules)):
         if count >= 2 and _size(taken) + _size(run) > budget:  # noqa: PLR2004 - two runs are the least to merge
             break
         taken += run

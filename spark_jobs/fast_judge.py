@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -87,9 +87,13 @@ class FastJudge:
         self._fields = contract.fields
         envelope = [(one.name, _wire(one.type)) for one in ENVELOPE_FIELDS]
         self._parse = _options([*envelope, ("payload", _wire(StructOf(contract.fields)))], "error")
-        exact = tuple(one for one in contract.fields if has_decimal(one.type))
-        # Arrow takes a string for a decimal; for a double it takes none
-        self._numbers = _options([("payload", _doubles(StructOf(exact)))], "ignore") if exact else None
+        # Arrow takes a string for a decimal, for a double none; and it wraps a decimal that is too large around
+        exact = [one for one in contract.fields if has_decimal(one.type)]
+        self.is_able = all(_is_plain(one.type) for one in exact)
+        """Whether blocks can be judged at all: none are where a decimal is inside a list or an object."""
+        self._limits = {one.name: 10 ** (one.type.precision - one.type.scale) for one in exact if _is_plain(one.type)}
+        doubles = pa.struct([(name, pa.float64()) for name in self._limits])
+        self._numbers = _options([("payload", doubles)], "ignore") if exact else None
         self._struct = list(arrow_struct((*ENVELOPE_FIELDS, *contract.fields, Field("_rescued", Primitive("string")))))
 
     def judge(self, block: bytes) -> pa.StructArray | None:
@@ -99,7 +103,7 @@ class FastJudge:
             block: lines, each with its newline but perhaps the last.
         """
         lines = line_count(block)
-        if lines is None:
+        if lines is None or not self.is_able:
             return None
         try:
             return self._rows(block, lines)
@@ -113,7 +117,7 @@ class FastJudge:
         if not block.isascii():
             table.validate(full=True)  # UTF-8: the parser takes any bytes
         if self._numbers is not None:
-            _read(block, self._numbers)
+            self._check_decimals(_one(_read(block, self._numbers).column(0)))
         found = {name: _one(table.column(name)) for name in table.column_names}
         whole = pa.scalar(value=True)
         self._check_envelope(found)
@@ -124,6 +128,12 @@ class FastJudge:
         _clean(payload.null_count == 0)
         parts = [_typed(payload.field(one.name), one, whole) for one in self._fields]
         return pa.StructArray.from_arrays([*envelope, *parts, pa.nulls(lines, pa.string())], fields=self._struct)
+
+    def _check_decimals(self, doubles: pa.Array) -> None:
+        for name, limit in self._limits.items():
+            values = pc.abs(doubles.field(name))
+            # a little below the limit, as a double may be a little off
+            _clean(pc.all(pc.less(values, limit * (1 - 2**-50)), min_count=0).as_py())
 
     def _check_envelope(self, found: dict[str, pa.Array]) -> None:
         for name in _KEYS:
@@ -155,13 +165,8 @@ def _wire(kind: FieldType) -> pa.DataType:
     return arrow_type(kind) if kind.name == "decimal" else _WIRE[kind.name]
 
 
-def _doubles(kind: FieldType) -> pa.DataType:
-    """The parts of a type that are decimals, as doubles."""
-    if isinstance(kind, ListOf):
-        return pa.list_(_doubles(kind.element))
-    if isinstance(kind, StructOf):
-        return pa.struct([(one.name, _doubles(one.type)) for one in kind.fields if has_decimal(one.type)])
-    return pa.float64()
+def _is_plain(kind: FieldType) -> TypeGuard[Primitive]:
+    return isinstance(kind, Primitive)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -13,6 +13,7 @@ __all__ = [
     "BATCHES",
     "COMPACTED_THROUGH",
     "PUBLISHED",
+    "REFUSED",
     "REWRITE_ID",
     "STAGED",
     "ancestors",
@@ -28,6 +29,8 @@ __all__ = [
 
 STAGED, PUBLISHED = "wap.id", "published-wap-id"
 """In the summary of a snapshot: the batch that was staged with it; the batch that was published with it."""
+REFUSED = "lakehose.refused"
+"""In the summary of a staged snapshot without rows: the batch's rows were refused; it is published in their place."""
 BATCHES = "lakehose.batches"
 """Table property: newest batch number by series, as JSON, of those that expired snapshots told."""
 REWRITE_ID = "lakehose.rewrite"

@@ -40,9 +40,10 @@ def main() -> int:
     _say(f"seed {seed}; logs of the processes are in {folder}")
     done: list[Outcome] = []
     ends = time.monotonic() + given.minutes * 60 if given.minutes else None
-    with running_ministack(folder) as endpoint, Campaign(
-        seed, endpoint, folder, _say, trino_every=given.trino_every
-    ) as campaign:
+    with (
+        running_ministack(folder) as endpoint,
+        Campaign(seed, endpoint, folder, _say, trino_every=given.trino_every) as campaign,
+    ):
         for one in campaign.rounds(given.first, given.rounds):
             done.append(one)
             with given.log.open("a", encoding="utf-8") as log:
@@ -80,7 +81,8 @@ def _summarise(done: list[Outcome]) -> None:
         _say(f"  {fault:32} {len(of):4} ({sum(one.struck for one in of)}): {outcomes}")
     differences = sum(1 for one in done if one.difference)
     seconds = sum(one.seconds for one in done)
-    _say(f"\n{len(done)} rounds, {sum(one.struck for one in done)} faults set, {differences} differences; {seconds:.0f} s")
+    struck_in_all = sum(one.struck for one in done)
+    _say(f"\n{len(done)} rounds, {struck_in_all} faults set, {differences} differences; {seconds:.0f} s")
 
 
 def _say(text: str) -> None:

@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import Counter
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
 import urllib.request
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 from lake.audit import balance, gather
 from lake.clients import Cloud
-from lake.manifest import Lane, Manifest
+from lake.manifest import Manifest
 from lake.provision import provision_storage
 from lake.tables import glue_catalog
 from tests.faults.model import Model
@@ -67,6 +66,8 @@ class Outcome:
     """Requests that the relay failed, of faults that are the relay's."""
     error: str = ""
     seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    """Seconds of its parts, and of each job in them."""
     rows: int = 0
     quarantine: int = 0
     checks: list[str] = field(default_factory=list)
@@ -75,7 +76,14 @@ class Outcome:
     def as_json(self, seed: int) -> dict[str, Any]:
         """Its line of the log."""
         one = self.round
-        place = {"seed": seed, "round": one.number, "job": one.job, "step": one.step, "nth": one.nth, "fault": one.fault}
+        place = {
+            "seed": seed,
+            "round": one.number,
+            "job": one.job,
+            "step": one.step,
+            "nth": one.nth,
+            "fault": one.fault,
+        }
         return {**place, **{name: value for name, value in vars(self).items() if name != "round"}}
 
 
@@ -115,8 +123,9 @@ class Campaign:
             self._stack.callback(self._toxiproxy.end)
         self._way = self._toxiproxy.url if self._toxiproxy else self._relay_url
         self._epoch = -1
+        self._parts: dict[str, float] = {}
 
-    def __enter__(self) -> Campaign:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,15 +165,28 @@ class Campaign:
         outcome = Outcome(one)
         started = time.monotonic()
         try:
+            self._parts = outcome.parts
             if one.epoch != self._epoch:
-                self._begin(one.epoch)
-            self._strike(one, outcome)
-            self._heal(outcome)
-            self._check(one, outcome)
+                with self._timed("begin"):
+                    self._begin(one.epoch)
+            with self._timed("strike"):
+                self._strike(one, outcome)
+            with self._timed("heal"):
+                self._heal(outcome)
+            with self._timed("check"):
+                self._check(one, outcome)
         except DifferenceError as difference:
             outcome.difference = str(difference)
         outcome.seconds = round(time.monotonic() - started, 1)
         return outcome
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._parts[part] = round(self._parts.get(part, 0.0) + time.monotonic() - started, 2)
 
     def _begin(self, epoch: int) -> None:
         """An empty lake, and a first batch in it."""
@@ -178,7 +200,7 @@ class Campaign:
         self._finish("ingest")
 
     def _strike(self, one: Round, outcome: Outcome) -> None:
-        rng = random.Random(one.seed)
+        rng = random.Random(one.seed)  # noqa: S311 - no secret is drawn
         given = self._prepared(one, rng)
         rival = one.job != "maintain" and rng.random() < 0.3
         self._ready()  # a driver that has to be started first would leave the writers behind
@@ -187,14 +209,15 @@ class Campaign:
         if one.fault != "none":
             urls = {"relay": self._relay_url, "toxiproxy": self._toxiproxy.control if self._toxiproxy else ""}
             step = None if one.step == START else one.step
-            given["fault"] = {"name": one.fault, "step": step, "nth": one.nth, "delay": rng.random() / 2, **fault, **urls}
+            given["fault"] = {"name": one.fault, "step": step, "nth": one.nth, "delay": rng.random() / 2}
+            given["fault"] |= fault | urls
         told = self._run(one.job, outcome, **given)
         outcome.outcome, outcome.error = told["outcome"], str(told.get("error", ""))[:400]
         self._collect()
         if one.fault == "none" and outcome.outcome != "done":
-            raise DifferenceError(f"without a fault it ended with {outcome.outcome}: {told.get('trace', outcome.error)}")
+            raise DifferenceError(f"without a fault it ended with {outcome.outcome}: {_why(told)}")
         if outcome.outcome not in _QUIET and one.fault not in _BROKEN_DRIVER:
-            raise DifferenceError(f"a fault that passes led to {outcome.outcome}: {told.get('trace', outcome.error)}")
+            raise DifferenceError(f"a fault that passes led to {outcome.outcome}: {_why(told)}")
 
     def _prepared(self, one: Round, rng: random.Random) -> dict[str, Any]:
         given: dict[str, Any] = {}
@@ -232,6 +255,10 @@ class Campaign:
             return self._driver
         if self._driver is not None:
             self._driver.end()
+        with self._timed("  Spark's start"):
+            return self._start()
+
+    def _start(self) -> Child:
         self._starts += 1
         master = "local[2,4]" if self._starts % 2 else "local[2]"
         self._driver = Child.python("tests.faults.driver", self._way, master, log=self._folder / "driver.log")
@@ -296,16 +323,14 @@ class Campaign:
         """Run a job without faults; it has to come to its end, or be told in words that it is to be run again."""
         told: dict[str, Any] = {}
         for _ in range(4):
-            told = self._run(job, None, **given)
+            with self._timed(f"  {job}"):
+                told = self._run(job, None, **given)
             if told["outcome"] == "done":
                 return told
             if told["outcome"] not in {"conflict", "transient"}:
                 break
             time.sleep(1)
-        raise DifferenceError(
-            f"without a fault {job} ended with {told['outcome']}: {told.get('trace') or told.get('error')}; "
-            f"it said {told.get('said')}"
-        )
+        raise DifferenceError(f"without a fault {job} ended with {told['outcome']}: {_why(told)}")
 
     # checks
 
@@ -364,6 +389,10 @@ class Campaign:
         """Take what was delivered into the model, until the command is done."""
         while not (told := self._writer.answer(120)).get("done"):
             self._model.deliver(told)
+
+
+def _why(told: dict[str, Any]) -> str:
+    return f"{told.get('trace') or told.get('error')}; it said {told.get('said')}"
 
 
 def _same(who: str, found: Tables, expected: Tables) -> None:

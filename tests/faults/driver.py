@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # a message whose reader was killed is seen again so late; two minutes would be most of the campaign
-arrivals._INVISIBLE_SECONDS = 4  # noqa: SLF001
+arrivals._INVISIBLE_SECONDS = 4
 
 
 def _say(told: dict[str, Any]) -> None:
@@ -72,6 +72,12 @@ class Fault:
         self._lock = threading.Lock()
         self.steps: list[str] = []
         self.is_set = False
+
+    def begin(self) -> None:
+        """Let happen what is to happen before the first step."""
+        if self._given and self._given["step"] is None:
+            self.is_set = True
+            self.set()
 
     def after(self, step: str) -> None:
         """What the jobs call after each of their steps."""
@@ -146,6 +152,7 @@ class Driver:
         started = time.monotonic()
         told: dict[str, Any] = {"outcome": "done"}
         try:
+            fault.begin()
             told["report"] = self._job(given, fault.after, said.append)
         except (TransientError, ClientError, BotoCoreError) as error:
             passing = isinstance(error, TransientError) or is_passing(error)
@@ -193,7 +200,7 @@ class Driver:
         raise ValueError(given["job"])
 
     def _touch(self, table: str) -> None:
-        """Write every row anew as it is, and delete the old ones by their positions: as another engine's update does."""
+        """Write every row anew as it is, and delete the old by their positions: as another engine's update does."""
         self._spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.update.mode' = 'merge-on-read')")
         self._spark.sql(f"UPDATE {table} SET page = page")  # noqa: S608 - names of the campaign
 

@@ -44,8 +44,9 @@ def by_pyiceberg(lake: Lake, cloud: Cloud) -> Tables:
     database = lake.names.database(TENANT)
     found = catalog.load_table((database, DATASET)).scan(selected_fields=_COLUMNS).to_arrow().to_pylist()
     rows = [[_millis(one[name]) if name == "event_time" else one[name] for name in _COLUMNS] for one in found]
-    bad = catalog.load_table((database, QUARANTINE)).scan(selected_fields=("object", "position", "reason"))
-    return sorted_tables(rows, [[one[name] for name in ("object", "position", "reason")] for one in bad.to_arrow().to_pylist()])
+    fields = ("object", "position", "reason")
+    bad = catalog.load_table((database, QUARANTINE)).scan(selected_fields=fields).to_arrow().to_pylist()
+    return sorted_tables(rows, [[one[name] for name in fields] for one in bad])
 
 
 def _millis(moment: Any) -> int:

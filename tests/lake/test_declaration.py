@@ -67,9 +67,9 @@ def test_an_unknown_tier_is_refused_with_what_is_allowed(declare):
 
 
 def test_a_buffering_interval_that_aws_refuses_is_refused_here(declare):
-    path = declare(GOOD.replace("interval_seconds: 60", "interval_seconds: 5"))
+    path = declare(GOOD.replace("interval_seconds: 60", "interval_seconds: 0"))
     expected = (
-        "lake.yaml: datasets.flights.buffering.interval_seconds: Input should be greater than or equal to 60; got 5"
+        "lake.yaml: datasets.flights.buffering.interval_seconds: Input should be greater than or equal to 1; got 0"
     )
     assert refusal(path) == expected
 

@@ -49,6 +49,13 @@ def test_what_is_well_is_left_alone(files):
     assert groups(*files) == []
 
 
+def test_a_lot_of_tiny_files_of_one_write_become_one():
+    tiny = [file(str(number), 1, "one") for number in range(5)]
+    assert taken(*tiny[:4]) == []
+    (group,) = groups(*tiny)
+    assert (len(group.files), group.outputs, group.reasons) == (5, 1, ("small",))
+
+
 def test_a_late_event_does_not_rewrite_a_month():
     assert groups(file("month", 80), file("late", 0.01)) == []
 

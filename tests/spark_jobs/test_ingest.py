@@ -154,7 +154,7 @@ def test_a_bad_record_is_quarantined_with_its_reason_place_and_bytes(world):
         "_batch": f"{DATA}/1",
     }
     assert report.totals == {"solo": Counts(records=2, ingested=1, quarantined=1)}
-    assert report.batches[0].seen == {("solo", "solo-phone"): Ranges(((1, 1), (9, 9)))}
+    assert report.batches[0].figures.without_days().seen == {("solo", "solo-phone", "-"): Ranges(((1, 1), (9, 9)))}
 
 
 def test_each_reason_reaches_the_quarantine_and_the_counts(world):

@@ -22,7 +22,8 @@ def test_an_unknown_job_is_answered_with_the_known_ones():
     context = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
     context.obj = CommandContext(LAKE)
     with pytest.raises(
-        TerminalError, match=r"job: got 'injest', allowed are: compact, files, ingest, maintain; did you mean 'ingest'\?"
+        TerminalError,
+        match=r"job: got 'injest', allowed are: compact, files, ingest, maintain; did you mean 'ingest'\?",
     ):
         run(context, "injest")
 

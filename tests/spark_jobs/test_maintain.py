@@ -4,14 +4,16 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.declaration import Jobs, Upkeep
 from lake.errors import FindingError
 from lake.manifest import BatchId, Lane
 from lake.tables import QUARANTINE, glue_catalog
 from spark_jobs import compact, maintain
-from spark_jobs.commit import History
+from spark_jobs.commit import History, commit
 from spark_jobs.history import BATCHES, COMPACTED_THROUGH, ancestors
 from spark_jobs.session import literal
 
@@ -38,8 +40,31 @@ class Kept:
         return self.world.ingest(tenants=["solo"])
 
     def add(self, *numbers):
-        self.ingest(*(self.world.event(one, event_time=f"2013-01-01T10:00:{one % 60:02d}.000Z") for one in numbers))
+        """Append rows as the next batch of a series, by the commit that ingest makes."""
+        self.batches += 1
+        session = self.world.spark.newSession()
+        batch = BatchId("solo", "visits", Lane.EVENTS, "solo", self.batches)
+        history = History(glue_catalog(self.world.cloud), self.database, "visits")
+        mine = F.col("_batch") == self.batches
+        rows = self.made(session.createDataFrame([(one,) for one in numbers], "id long"), _batch=f"{self.batches}L")
+        commit(session, history, batch, rows.coalesce(1), distribution="none", among=mine)
         self.wanted |= set(numbers)
+
+    def made(self, numbered, **values):
+        """Rows of the table's columns for numbers in `id`."""
+        given = {"sequence": "id", "event_time": "timestamp'2013-01-01 10:00:00'", "page": "'/'", **values}
+        return numbered.selectExpr(
+            *(
+                f"CAST({given.get(name, 'NULL')} AS {kind}) AS {name}"
+                for name, kind in numbered.sparkSession.table(self.name).dtypes
+            )
+        )
+
+    def insert(self, number):
+        """A row of somebody else's, in no batch, written by PyIceberg."""
+        moment = pa.array([datetime(2013, 1, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+        self.table().append(pa.table({"sequence": pa.array([number], pa.int64()), "event_time": moment}))
+        self.wanted.add(number)
 
     def sql(self, text, **settings):
         session = self.world.spark.newSession()
@@ -155,13 +180,9 @@ def test_what_a_tag_or_a_branch_names_stays(kept):
 
 def stage(kept, batch, number):
     """Write a row under a batch's id and don't publish it, as a run does that dies in between."""
-    columns = [
-        f"{number}L AS sequence" if name == "sequence" else f"CAST(NULL AS {kind}) AS {name}"
-        for name, kind in kept.world.spark.table(kept.name).dtypes
-    ]
     session = kept.world.spark.newSession()
     session.conf.set("spark.wap.id", str(batch))
-    session.range(1).selectExpr(*columns).writeTo(kept.name).append()
+    kept.made(session.range(number, number + 1)).coalesce(1).writeTo(kept.name).append()
 
 
 def test_a_batch_that_is_staged_and_not_published_stays_however_old_and_is_published_later(kept):
@@ -170,8 +191,7 @@ def test_a_batch_that_is_staged_and_not_published_stays_however_old_and_is_publi
     stage(kept, batch, 77)
     for number in range(1, 4):
         # another series' commits, by which the staged snapshot's parent gets old
-        kept.sql(f"INSERT INTO {kept.name} (sequence) VALUES ({number})")  # noqa: S608
-        kept.wanted.add(number)
+        kept.insert(number)
     done = kept.maintain(timedelta(days=1000))
     assert (done.expired, done.waiting) == (2, 1)
     kept.compact()
@@ -194,8 +214,7 @@ def test_a_staged_batch_that_a_branch_holds_stays_and_is_no_waiting_one(kept):
     (staged,) = set(kept.snapshots()) - {one.snapshot_id for one in ancestors(kept.table())}
     kept.sql(f"ALTER TABLE {kept.name} CREATE BRANCH held_4 AS OF VERSION {staged}")
     for number in range(2):
-        kept.sql(f"INSERT INTO {kept.name} (sequence) VALUES ({90 + number})")  # noqa: S608
-    kept.wanted |= {90, 91}
+        kept.insert(90 + number)
     done = kept.maintain(timedelta(days=1000))
     assert (done.waiting, staged in kept.snapshots()) == (0, True)
     kept.compact()
@@ -252,9 +271,8 @@ def test_a_table_whose_snapshots_are_all_of_other_writers_still_knows_its_number
     kept.add(0)
     kept.add(1)
     for number in range(3):
-        kept.sql(f"INSERT INTO {kept.name} (sequence) VALUES ({90 + number})")  # noqa: S608
+        kept.insert(90 + number)
         kept.maintain()
-    kept.wanted |= {90, 91, 92}
     history = History(glue_catalog(kept.world.cloud), kept.database, "visits")
     assert history.last_number("visits/events/solo/solo") == 2
     kept.add(2)
@@ -318,8 +336,7 @@ def test_deletes_without_a_file_left_are_removed(kept):
 
 def test_many_manifests_become_few_and_few_are_left_alone(kept):
     for number in range(11):
-        kept.sql(f"INSERT INTO {kept.name} (sequence, event_time) VALUES ({number}, timestamp'2013-01-01')")  # noqa: S608
-    kept.wanted |= set(range(11))
+        kept.insert(number)
     before = kept.maintain(dry=True)
     assert (before.manifests, before.manifests_after) == (11, 1)
     done = kept.maintain()
@@ -395,8 +412,7 @@ def untidy(kept):
     for number in range(3):
         kept.add(*range(number * 20, number * 20 + 20))
     for number in range(11):
-        kept.sql(f"INSERT INTO {kept.name} (sequence, event_time) VALUES ({500 + number}, timestamp'2013-01-01')")  # noqa: S608
-        kept.wanted.add(500 + number)
+        kept.insert(500 + number)
     kept.delete(3, 25)
     kept.delete(4, 45)
     kept.put(f"{kept.prefix()}/data/stray.parquet")
