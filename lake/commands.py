@@ -13,8 +13,8 @@ from rich.table import Table
 
 from lake.audit import Row, Sheet, balance, gather
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
-from lake.contract import only_object, read_contract
-from lake.evolution import Step, compare, needed_step, step_between, verdict
+from lake.contract import objects_of, only_object, read_contract
+from lake.evolution import compare, is_accepted, needed_step, step_between, verdict
 from lake.provision import Outcome
 
 if TYPE_CHECKING:
@@ -94,10 +94,14 @@ def contract_diff(
 ) -> None:
     """Say what changed between two versions of a contract; exit status 1 if the version doesn't go up far enough."""
     name = dataset or only_object(new)
-    before, after = read_contract(old, name), read_contract(new, name)
+    # a name that the old one doesn't know is a dataset beside it
+    known = objects_of(old)
+    own_table = name not in known
+    before = read_contract(old, only_object(old) if own_table else name)
+    after = read_contract(new, name)
     changes = compare(before, after)
     needed, made = needed_step(changes), step_between(before.version, after.version)
-    enough = made is not None and made >= needed and needed is not Step.MAJOR
+    enough = is_accepted(needed, made, own_table=own_table)
     if as_json:
         told = [{"path": one.path, "step": one.step.name.lower(), "sentence": one.sentence} for one in changes]
         given = {"old": before.version, "new": after.version, "needed": needed.name.lower(), "accepted": enough}
@@ -105,7 +109,9 @@ def contract_diff(
     else:
         for one in sorted(changes, key=lambda change: -change.step):
             print(f"{one.step.name.lower():<7}{f'{one.path} {one.sentence}'.strip()}")
-        print(f"{name}: {before.version} to {after.version}: {verdict(needed, made)}")
+        beside = f"{before.dataset} {before.version} to {name} {after.version}"
+        told = beside if own_table else f"{name}: {before.version} to {after.version}"
+        print(f"{told}: {verdict(needed, made, own_table=own_table)}")
     if not enough:
         raise typer.Exit(1)
 

@@ -33,6 +33,7 @@ __all__ = [
     "PartitionField",
     "Primitive",
     "StructOf",
+    "objects_of",
     "only_object",
     "read_contract",
 ]
@@ -179,19 +180,28 @@ def read_contract(path: Path, dataset: str) -> Contract:
     return _contract(document, dataset, where)
 
 
-def only_object(path: Path) -> str:
-    """Name of the one object that a contract describes.
+def objects_of(path: Path) -> list[str]:
+    """Names of the objects that a contract describes.
 
     Raises:
-        DeclarationError: the file is missing, is no YAML, or describes several objects.
+        DeclarationError: the file is missing, or is no contract.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = [str(one["name"]) for one in raw["schema"]]
+        return [str(one["name"]) for one in raw["schema"]]
     except FileNotFoundError:
         raise DeclarationError(f"{path}: no such contract file") from None
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DeclarationError(f"{path}: no contract: {error!r}") from None
+
+
+def only_object(path: Path) -> str:
+    """Name of the one object that a contract describes.
+
+    Raises:
+        DeclarationError: the file is missing, is no contract, or describes several objects.
+    """
+    names = objects_of(path)
     if len(names) != 1:
         raise DeclarationError(f"{path}: schema: it describes {', '.join(names)}; name one with --dataset")
     return names[0]

@@ -21,7 +21,7 @@ from lake.contract import Contract, Field, FieldType, ListOf, Primitive, StructO
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Change", "Step", "compare", "is_wider", "needed_step", "step_between", "verdict"]
+__all__ = ["Change", "Step", "compare", "is_accepted", "is_wider", "needed_step", "step_between", "verdict"]
 
 
 class Step(IntEnum):
@@ -149,10 +149,27 @@ def step_between(old: str, new: str) -> Step | None:
     return Step.NONE
 
 
-def verdict(needed: Step, made: Step | None) -> str:
-    """What to say of a version that went up so far."""
+def is_accepted(needed: Step, made: Step | None, *, own_table: bool) -> bool:
+    """Whether a version that went up so far may become what the changes make of it.
+
+    Args:
+        needed: what the changes ask for.
+        made: how far the version went up; None where it went down.
+        own_table: whether the new version is a dataset beside the old one, which goes on as it is.
+    """
+    if made is None:
+        return False
+    return made is Step.MAJOR if own_table else made >= needed and needed is not Step.MAJOR
+
+
+def verdict(needed: Step, made: Step | None, *, own_table: bool = False) -> str:
+    """What to say of a version that went up so far; arguments as for `is_accepted`."""
     if made is None:
         return "REFUSED: a version can't go down"
+    if own_table:
+        if made is Step.MAJOR:
+            return "accepted: a new major version with a table of its own, beside which the old one goes on"
+        return "REFUSED: a table of its own is for a new major version; under the same one give the same name"
     if needed is Step.MAJOR:
         return (
             "REFUSED: a change breaks producers or readers. Leave this contract as it is, and declare a dataset of its "

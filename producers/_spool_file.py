@@ -45,6 +45,8 @@ CREATE TABLE dead_letters (
 );
 INSERT INTO ledger VALUES (0, 0, 0, 0);
 """
+_DAYS = "CREATE TABLE IF NOT EXISTS days (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, day TEXT NOT NULL)"
+"""Runs of sequence numbers whose events were made on one day; spools that are older than it get it too."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PRODUCER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -167,6 +169,7 @@ def _set_up(db: sqlite3.Connection, identity: SpoolIdentity) -> None:
         db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version={_FORMAT}")
         db.execute("COMMIT")
+    db.execute(_DAYS)
 
 
 def _check_kind(db: sqlite3.Connection, path: Path) -> None:

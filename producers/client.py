@@ -277,7 +277,7 @@ class Producer:
 
     def ledger(self) -> ProducerLedger:
         """What the producer says of itself, counted since it first started."""
-        tally, dead_letters = self._spool.account()
+        tally, dead_letters, days = self._spool.account()
         return ProducerLedger(
             tenant=self._identity.tenant,
             dataset=self._identity.dataset,
@@ -287,6 +287,7 @@ class Producer:
             dead_lettered=tally.dead_lettered,
             reported_at_ms=self._now_ms(),
             dead_letters=dead_letters,
+            days=days,
         )
 
     def status(self) -> ProducerStatus:

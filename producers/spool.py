@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lake.envelope import made_day
 from lake.ranges import Ranges
 from producers._spool_file import SpoolError, SpoolFullError, SpoolIdentity, lock_spool, open_spool
 
@@ -42,6 +43,7 @@ _NO_ROOM = {
 }
 _TIGHT = 32 * 1024 * 1024  # bytes free on the disk, below which each step looks after room for the next
 _FOR_SETTLING = 1024 * 1024  # bytes that always stay free: acknowledged events can't be deleted without some room
+_DAY_RUNS = 400  # that the ledger tells: of events that get their ids here, so many days
 _WORTH_GIVING_BACK = 64 * 1024 * 1024  # bytes of free pages, left by a long time without network
 
 
@@ -152,6 +154,7 @@ class Spool:
                     "waiting_bytes = waiting_bytes + ?",
                     (len(rows), len(dead), size),
                 )
+                self._note_days([(n, made_day(row.event_id)) for n, row in numbered])
             if tight:
                 self._fold_log()
 
@@ -212,11 +215,18 @@ class Spool:
             rows = db.execute("SELECT sequence, event_id, reason, data FROM dead_letters ORDER BY sequence")
             return [DeadLetter(*row) for row in rows]
 
-    def account(self) -> tuple[Tally, Ranges]:
-        """The numbers, and the sequence numbers of the dead letters, of the same moment."""
+    def account(self) -> tuple[Tally, Ranges, dict[str, Ranges]]:
+        """The numbers, the sequence numbers of the dead letters, and those of each day, of the same moment.
+
+        A day is the one on which an event was made, as its id tells; `-` where it doesn't. Far back there are no days.
+        """
         with self._reading() as db:
             rows = db.execute("SELECT sequence FROM dead_letters").fetchall()
-            return self.tally, Ranges.of((one, one) for (one,) in rows)
+            days: dict[str, list[tuple[int, int]]] = {}
+            for first, last, day in db.execute("SELECT first, last, day FROM days"):
+                days.setdefault(day, []).append((first, last))
+            told = {day: Ranges.of(spans) for day, spans in sorted(days.items())}
+            return self.tally, Ranges.of((one, one) for (one,) in rows), told
 
     def close(self) -> None:
         """Close the file and let another process open it; what waits stays."""
@@ -225,6 +235,21 @@ class Spool:
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
+
+    def _note_days(self, dated: Sequence[tuple[int, str]]) -> None:
+        """Note the days of events that follow what was taken over; the oldest runs go."""
+        last_run = self._db.execute("SELECT first, last, day FROM days ORDER BY first DESC LIMIT 1").fetchone()
+        runs: list[tuple[int, int, str]] = [last_run] if last_run else []
+        for sequence, day in dated:
+            if runs and runs[-1][1] + 1 == sequence and runs[-1][2] == day:
+                runs[-1] = (runs[-1][0], sequence, day)
+            else:
+                runs.append((sequence, sequence, day))
+        self._db.executemany("INSERT OR REPLACE INTO days VALUES (?, ?, ?)", runs[-_DAY_RUNS:])
+        self._db.execute(
+            "DELETE FROM days WHERE first <= (SELECT first FROM days ORDER BY first DESC LIMIT 1 OFFSET ?)",
+            (_DAY_RUNS,),
+        )
 
     def _settle(self, acknowledged: Collection[int], dead: Mapping[int, str]) -> None:
         with self._transaction("what became of the events that were sent can't be noted yet"):

@@ -71,6 +71,11 @@ class History:
         self._table = self._load()
 
     @property
+    def branches(self) -> frozenset[str]:
+        """Names of what points at snapshots, `main` included."""
+        return frozenset(self._table.metadata.refs)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing was ever committed."""
         return self._table.current_snapshot() is None

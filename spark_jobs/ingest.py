@@ -22,9 +22,11 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.arrivals import Arrivals, relist
+from lake.envelope import day_text
 from lake.errors import CommitConflictError, FindingError
 from lake.figures import Counts, Figures
 from lake.manifest import Arrival, BatchId, BatchReceipt, Lane, Manifest
+from lake.quality_log import QualityLog
 from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
 from spark_jobs.commit import History, commit
 from spark_jobs.days import rows_by_day
@@ -33,8 +35,12 @@ from spark_jobs.failures import spoken
 from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
 from spark_jobs.objects import StoredObject
 from spark_jobs.plan import Plan, carve, planned_series, read_plan, write_plan
+from spark_jobs.quality import count_day
+from spark_jobs.quality_gate import Gate, Standing
+from spark_jobs.quality_hold import HeldError
+from spark_jobs.records import Reason
 from spark_jobs.session import CATALOG, side_by_side
-from spark_jobs.tally import tally
+from spark_jobs.tally import MADE_DAY, tally
 from spark_jobs.tombstones import living
 
 if TYPE_CHECKING:
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
     from lake.declaration import Lake, Stream
     from spark_jobs.commit import Committed
     from spark_jobs.lanes import Rules
+    from spark_jobs.quality_hold import Hold, Ruling
     from spark_jobs.tally import Tally
 
 __all__ = ["IngestReport", "Series", "run", "series_of"]
@@ -79,6 +86,8 @@ class IngestReport:
     busy: tuple[str, ...]
     """Series that another ingest is at; they were left to it."""
     seconds: float
+    held: tuple[Hold, ...] = ()
+    """Batches that a quality rule holds back, each with what waits behind it in its series."""
 
     @property
     def totals(self) -> dict[str, Counts]:
@@ -122,7 +131,9 @@ def run(
             that it carries are among them.
         clock: tells the moment a batch is planned.
         say: takes a line about each batch.
-        after: called with `plan`, `quarantine`, `data`, `receipt` after each step of a batch; tests stop it there.
+        after: called with `plan`, `quarantine`, `data`, `receipt` after each step of a batch, where the contract has
+            quality rules with `staged` and `checked` too, of one that is held back with `branch` and `held`, and once
+            it is decided about with `refused` and `dropped`; tests stop it there.
         listed: list all objects first, for a lake whose queues came later than its objects; the cost grows with it.
         series: just these, whether or not they have new objects; nobody is asked for new ones.
 
@@ -151,6 +162,7 @@ def run(
         batches=tuple(receipt for one in outcomes for receipt in one.batches),
         rebuilt=tuple(receipt for one in outcomes for receipt in one.rebuilt),
         busy=tuple(one.busy for one in outcomes if one.busy),
+        held=tuple(one.held for one in outcomes if one.held is not None),
         seconds=time.monotonic() - started,
     )
 
@@ -195,6 +207,7 @@ class _Outcome:
     batches: list[BatchReceipt]
     rebuilt: list[BatchReceipt]
     busy: str = ""
+    held: Hold | None = None
 
 
 @dataclass(frozen=True)
@@ -231,17 +244,40 @@ class _Ingest:
         self._evolve()
         # the table whose history numbers the batches
         target = self._stream.dataset.name if self.series.lane is Lane.EVENTS else QUARANTINE
-        last = self._history(target).last_number(self.series.batch(0).series)
+        history = self._history(target)
+        last = history.last_number(self.series.batch(0).series)
         try:
             for number in self._without_receipt(target, last):
                 outcome.rebuilt.append(self._rebuild(self.series.batch(number)))
+            if self.series.lane is Lane.EVENTS and any(name.startswith("held_") for name in history.branches):
+                self._gate.drop_branches(self._stream.owner, last)
             while (plan := self._next_plan(last + 1)) is not None:
-                outcome.batches.append(self._batch(plan))
+                outcome.batches.append(self._batch(*plan))
                 last += 1
         except CommitConflictError as error:
             self.say(str(error))
             return _Outcome(outcome.batches, outcome.rebuilt, self.series.batch(0).series)
+        except HeldError as error:
+            self.say(str(error))
+            return _Outcome(outcome.batches, outcome.rebuilt, held=error.hold)
         return outcome
+
+    @property
+    def _gate(self) -> Gate:
+        log = QualityLog(self.cloud.dynamodb, self.lake.names.manifest_table())
+        contract = self._stream.dataset.contract
+        return Gate(
+            self.spark,
+            self.cloud,
+            self.catalog,
+            log,
+            self._stream.bucket,
+            self._database,
+            contract,
+            self.clock,
+            self.say,
+            self.after,
+        )
 
     def _evolve(self) -> None:
         """Give the table what the contract has grown, whoever was first to hear of it."""
@@ -277,15 +313,20 @@ class _Ingest:
                 f"batch {batch}: the table holds it, the manifest lacks it, and its plan is gone from "
                 f"{self._stream.bucket}: it can't be told which objects it took"
             )
-        return self._batch(plan)
+        return self._batch(plan, self._standing(plan, past=True))
 
-    def _next_plan(self, number: int) -> Plan | None:
+    def _standing(self, plan: Plan, *, past: bool) -> Standing:
+        """What is decided about a batch that isn't new, as only events have quality rules."""
+        return self._gate.standing(plan, past=past) if self.series.lane is Lane.EVENTS else Standing()
+
+    def _next_plan(self, number: int) -> tuple[Plan, Standing] | None:
         """The plan that another run left, or a new one for what is new; None when nothing is."""
         batch = self.series.batch(number)
         left = read_plan(self.cloud.s3, self._stream.bucket, batch)
         if left is not None:
+            standing = self._standing(left, past=False)
             self.say(f"batch {batch}: planned by a run that didn't finish it; doing so")
-            return left
+            return left, standing
         found = self._waiting()
         if not found:
             return None
@@ -294,7 +335,7 @@ class _Ingest:
         plan = Plan(batch, carve(found, self.lake.jobs), version, moment)
         write_plan(self.cloud.s3, self._stream.bucket, plan)
         self.after("plan")
-        return plan
+        return plan, Standing()
 
     def _waiting(self) -> list[StoredObject]:
         """Objects that no batch has taken, as many as one may take; empty when there are none."""
@@ -310,22 +351,35 @@ class _Ingest:
             if found or not taken:
                 return found
 
-    def _batch(self, plan: Plan) -> BatchReceipt:
+    def _batch(self, plan: Plan, standing: Standing) -> BatchReceipt:
         """Do of a batch whatever isn't done yet."""
         started = time.monotonic()
+        turned_away: dict[tuple[str, str], int] = {}
         with _persisted(self._records(plan)) as records:
             counted = tally(records)
+            rows = self._rows(plan, records, counted) if self.series.lane is Lane.EVENTS else None
+            if rows is not None and standing.ruling is None:
+                # before anything is published, the refused ones included: of a batch that is held, nothing is
+                standing = self._gate.check(plan, self._as_table(plan, rows), standing)
             refused = self._commit_refused(plan, records, counted)
             self.after("quarantine")
-            if self.series.lane is Lane.EVENTS:
-                committed = self._commit_rows(plan, records, counted)
+            if rows is not None:
+                if standing.ruling is not None and standing.refuses:
+                    committed, turned_away = self._turn_away(plan, rows, standing.ruling)
+                else:
+                    committed = self._commit_rows(plan, rows)
                 self.after("data")
             elif refused is not None:
                 committed = refused
-        receipt = self._receipt(plan, counted, committed)
+        receipt = self._receipt(plan, counted, committed, turned_away)
+        if self.series.lane is Lane.EVENTS and not standing.refuses:
+            log = QualityLog(self.cloud.dynamodb, self.lake.names.manifest_table())
+            count_day(log, plan, committed.rows, self._stream.dataset.contract.quality)
         self.manifest.record(receipt)
         self.manifest.settled(self._arrivals(plan))
         self.after("receipt")
+        if standing.hold is not None:
+            self._gate.settle(plan.batch, standing)
         self.say(_told(receipt, time.monotonic() - started))
         return receipt
 
@@ -365,7 +419,8 @@ class _Ingest:
             batch=str(plan.batch),
             moment_ms=plan.planned_at_ms,
         ).coalesce(1 + refused // _QUARANTINE_ROWS)
-        mine = F.col("_batch") == str(plan.batch)
+        # those that a quality rule cost their place are another commit's
+        mine = (F.col("_batch") == str(plan.batch)) & (F.col("reason") != Reason.QUALITY)
         done = commit(self.spark, self._history(QUARANTINE), plan.batch, rows, distribution="none", among=mine)
         if done.rows != refused:
             raise FindingError(
@@ -373,39 +428,57 @@ class _Ingest:
             )
         return done
 
-    def _commit_rows(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed:
+    def _commit_rows(self, plan: Plan, rows: DataFrame) -> Committed:
+        history, kept = self._history(self._stream.dataset.name), self._as_table(plan, rows)
+        return commit(self.spark, history, plan.batch, kept, distribution="hash", among=self._mine(plan))
+
+    def _turn_away(self, plan: Plan, rows: DataFrame, ruling: Ruling) -> tuple[Committed, dict[tuple[str, str], int]]:
+        """Send what would be rows to quarantine; answers how many there are, by tenant and day, too."""
+        days = rows.groupBy(F.expr(f"coalesce({MADE_DAY}, -1)").alias("day")).count().collect()
+        found = {(self.series.tenant, day_text(one["day"])): int(one["count"]) for one in days}
+        done = self._gate.refuse(plan, rows, ruling, refused=sum(found.values()), among=self._mine(plan))
+        return done, found
+
+    def _as_table(self, plan: Plan, rows: DataFrame) -> DataFrame:
+        """A batch's rows, with the table's columns."""
+        return rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
+
+    def _rows(self, plan: Plan, records: DataFrame, counted: Tally) -> DataFrame:
+        """What of a batch becomes rows, as it was judged."""
         history = self._history(self._stream.dataset.name)
         table = None if history.is_empty else f"{CATALOG}.{history.name}"
         days = self._stream.dataset.contract.dedup_days if plan.dedup_days is None else plan.dedup_days
         spans = id_spans(records, counted.event_ids, days, plan.planned_at_ms)
         # an event that was erased doesn't come back: it counts as the duplicate that it is
         tenant, dataset = self.series.tenant, self._stream.dataset.name
-        rows = living(_fresh(records, table, spans), self.manifest, tenant, dataset, counted.event_ids)
-        rows = rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
-        return commit(self.spark, history, plan.batch, rows, distribution="hash", among=self._mine(plan))
+        return living(_fresh(records, table, spans), self.manifest, tenant, dataset, counted.event_ids)
 
-    def _receipt(self, plan: Plan, counted: Tally, committed: Committed) -> BatchReceipt:
+    def _receipt(
+        self, plan: Plan, counted: Tally, committed: Committed, turned_away: Mapping[tuple[str, str], int]
+    ) -> BatchReceipt:
         return BatchReceipt(
             batch=plan.batch,
             snapshot_id=committed.snapshot_id,
             schema_version=plan.schema_version,
             committed_at_ms=committed.committed_at_ms,
             objects={one.uri: counted.objects.get(one.uri, 0) for one in plan.objects},
-            figures=Figures(self._counts(plan, counted, committed), counted.seen),
+            figures=Figures(self._counts(plan, counted, committed, turned_away), counted.seen),
         )
 
-    def _counts(self, plan: Plan, counted: Tally, committed: Committed) -> dict[tuple[str, str], Counts]:
+    def _counts(
+        self, plan: Plan, counted: Tally, committed: Committed, turned_away: Mapping[tuple[str, str], int]
+    ) -> dict[tuple[str, str], Counts]:
         ingested = self._ingested(plan, counted, committed)
         refused = self.series.lane is Lane.REFUSED
         counts: dict[tuple[str, str], Counts] = {}
         for key in sorted({*counted.good, *counted.bad}):
-            good, bad = counted.good.get(key, 0), counted.bad.get(key, 0)
+            good, bad, turned = counted.good.get(key, 0), counted.bad.get(key, 0), turned_away.get(key, 0)
             counts[key] = Counts(
                 records=good + bad,
                 ingested=ingested.get(key, 0),
-                # what the table didn't take of the good ones, it had
-                duplicates=good - ingested.get(key, 0),
-                quarantined=0 if refused else bad,
+                # what the table didn't take of the good ones, and quarantine neither, it had
+                duplicates=good - ingested.get(key, 0) - turned,
+                quarantined=0 if refused else bad + turned,
                 refused=bad if refused else 0,
                 unidentified=counted.unidentified.get(key, 0),
             )
@@ -447,7 +520,7 @@ def _fresh(records: DataFrame, table: str | None, spans: Sequence[tuple[str, str
     """
     good = records.where("reason IS NULL")
     place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
-    first = good.selectExpr("object", "event", "event_id", f"{place} AS place").where("place = 1")
+    first = good.selectExpr("object", "position", "event", "event_id", f"{place} AS place").where("place = 1")
     if table is None or not spans:
         return first
     within = reduce(or_, (F.col("event_id").between(*span) for span in spans))

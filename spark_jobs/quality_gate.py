@@ -1,14 +1,14 @@
-"""Owns the gate between the staging of a batch and its publishing: a contract's quality rules, and who may overrule them.
+"""Owns the gate between the staging of a batch and its publishing: a contract's quality rules, and what overrules them.
 
-A batch that breaks no blocking rule passes. One that does is held back: nothing of it is published, and what comes after
-it in its series waits, as numbers are in order. It passes once somebody has decided so, or once the contract's blocking
-rules are others, and it keeps those. Each step can be done again: a run that is killed is taken up by the next one.
+A batch that breaks no blocking rule passes. One that does is held back: nothing of it is published, and what comes
+after it in its series waits, as numbers are in order. It passes once somebody has decided so, or once the contract's
+blocking rules are others, and it keeps those. Each step can be done again: a run that is killed is taken up by the next.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
@@ -38,7 +38,7 @@ from spark_jobs.records import Reason
 from spark_jobs.session import CATALOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from pyiceberg.catalog.glue import GlueCatalog
@@ -145,7 +145,7 @@ class Gate:
         return self._hold_to_rules(plan, staged, counts, standing)
 
     def _hold_to_rules(
-        self, plan: Plan, staged: tuple[int, int], counts: dict[str, object] | None, standing: Standing
+        self, plan: Plan, staged: tuple[int, int], counts: Mapping[str, Any] | None, standing: Standing
     ) -> Standing:
         history = self._history(self.contract.dataset)
         rows, results = found_in(
@@ -281,4 +281,6 @@ def _lines(spark: SparkSession, plan: Plan, cloud: Cloud) -> DataFrame:
 
 def _turned(rows: list[tuple[str, int, bytes]], schema: pa.Schema) -> pa.RecordBatch:
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    return pa.record_batch([pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema)
+    return pa.record_batch(
+        [pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema
+    )

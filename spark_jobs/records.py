@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """The stream doesn't carry the tenant that it was delivered under."""
     MALFORMED_ERROR_RECORD = "malformed_error_record"
     """A line of an error object that is no error record."""
+    QUALITY = "quality"
+    """Its batch broke a quality rule of the contract, and somebody decided that none of it becomes rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,3 +123,12 @@ def test_a_version_that_goes_down_is_refused(diff):
     done = diff(("version: 1.0.0", "version: 0.9.0"))
     assert done.exit_code == 1
     assert "REFUSED: a version can't go down" in done.output
+
+
+def test_a_new_major_version_with_a_table_of_its_own_is_accepted(diff):
+    beside = (("  - name: flights\n", "  - name: flights_v2\n"), ("{name: dest,", "{name: destination,"))
+    done = diff(*beside, ("version: 1.0.0", "version: 2.0.0"))
+    assert done.exit_code == 0, done.output
+    assert "flights 1.0.0 to flights_v2 2.0.0: accepted: a new major version with a table of its own" in done.output
+    done = diff(*beside, ("version: 1.0.0", "version: 1.1.0"), options=["--json"])
+    assert (done.exit_code, json.loads(done.output)["accepted"]) == (1, False)

@@ -4,9 +4,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 
+from lake.envelope import new_event_id
 from lake.errors import EnvironmentProblemError, TerminalError
 from lake.ranges import Ranges
 from producers.spool import DeadLetter, NewRow, Spool, SpoolError, SpoolFullError, SpoolIdentity, WaitingEvent
@@ -55,7 +57,7 @@ def test_a_row_that_cannot_be_sent_keeps_its_number_among_the_dead_letters(spool
     spool.append([NewRow("id-0", b"a"), NewRow("id-1", b"bad", "too big"), NewRow("id-2", b"c")], 1000)
     assert [one.sequence for one in read_all(spool)] == [0, 2]
     assert spool.dead_letters() == [DeadLetter(1, "id-1", "too big", b"bad")]
-    assert spool.account() == (spool.tally, Ranges(((1, 1),)))
+    assert spool.account() == (spool.tally, Ranges(((1, 1),)), {"-": Ranges(((0, 2),))})
     assert (spool.tally.next_sequence, spool.tally.dead_lettered, spool.tally.waiting) == (3, 1, 2)
 
 
@@ -210,3 +212,37 @@ def test_the_space_of_a_backlog_is_given_back(spool):
     spool.settle(range(80), {})
     assert spool.path.stat().st_size < 100_000
     assert (spool.tally.next_sequence, spool.tally.acknowledged) == (80, 80)
+
+
+def dated(*days):
+    return [NewRow(new_event_id(datetime.fromisoformat(f"{day}T12:00:00Z")), b"x") for day in days]
+
+
+def test_numbers_are_told_by_the_day_their_events_were_made_on(spool, tmp_path):
+    spool.append(dated("2026-01-30", "2026-01-30"), 1000)
+    spool.append(dated("2026-01-30", "2026-01-31", "2026-01-30"), 2000)
+    spool.settle([0, 1, 3], {})
+    spool.close()
+    again = Spool(tmp_path, EWR)
+    assert again.account()[2] == {"2026-01-30": Ranges(((0, 2), (4, 4))), "2026-01-31": Ranges(((3, 3),))}
+    again.close()
+
+
+def test_of_far_back_no_days_are_told(spool):
+    spool.append(dated("2026-01-01", "2026-01-02") * 300, 1000)
+    told = spool.account()[2]
+    assert sorted((len(one), one.spans[0][0]) for one in told.values()) == [(200, 200), (200, 201)]
+    spool.append(dated("2026-01-02"), 2000)
+    assert spool.account()[2]["2026-01-01"].spans[0][0] == 202
+    assert spool.account()[2]["2026-01-02"].spans[-1] == (599, 600)
+
+
+def test_a_spool_that_is_older_than_days_goes_on(spool, tmp_path):
+    spool.append(dated("2026-01-01"), 1000)
+    with sqlite3.connect(spool.path) as db:
+        db.execute("DROP TABLE days")
+    spool.close()
+    again = Spool(tmp_path, EWR)
+    again.append(dated("2026-01-02"), 2000)
+    assert (again.tally.next_sequence, again.account()[2]) == (2, {"2026-01-02": Ranges(((1, 1),))})
+    again.close()
