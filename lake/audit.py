@@ -1,14 +1,12 @@
-"""Owns the audit: the balance sheet of every record, from the producer that sent it to the row it became.
-
-Two sums have to hold for each tenant:
-
-- sent + redelivered + unidentified = dead-lettered + waiting + refused + delivered + in flight;
-- delivered = ingested + duplicates + quarantined, and the tables hold just as many rows.
+"""Owns the audit: collecting what is known of every record, from the producer that sent it to the row it became.
 
 What was *sent* is known from the producers' ledgers, and which of it *arrived* from the gapless sequence numbers that
 every batch notes down. A number that neither arrived nor waits anywhere is missing, and the sheet names its producer.
 "Redelivered" is what arrived more than once, which at-least-once delivery allows; "unidentified" arrived without a
 readable producer and sequence, so no ledger can know it.
+
+The road is gone along in its own direction: ledgers, buffers, objects, batches, tables. A record that moves on
+meanwhile is met again further on, where it is known for the same, and none is missed.
 """
 
 from __future__ import annotations
@@ -17,211 +15,82 @@ import gzip
 import json
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lake.arrivals import Arrivals
-from lake.envelope import Identity, salvage
+from lake.audit_sheet import DayEvidence, DayRow, Evidence, Gap, Row, Sheet, TableCheck, balance
+from lake.books import FOLD_EVERY, Books
+from lake.envelope import Identity, made_day, salvage
 from lake.error_record import ErrorRecord
 from lake.errors import FindingError
-from lake.manifest import Counts, Lane, Manifest, ProducerLedger
+from lake.figures import Counts, Figures, summed
+from lake.manifest import BatchId, Lane, Manifest
 from lake.ranges import Ranges
 from lake.tables import QUARANTINE, glue_catalog, load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import date
 
+    from pyiceberg.table import Table
+
+    from lake.books import Account
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
 
-__all__ = ["Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance", "gather"]
+__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance", "gather"]
 
+_LOOKS = 3  # at the batches and tables, where they don't agree
 _GZIP = b"\x1f\x8b"
+_BATCH_KEYS = ("published-wap-id", "wap.id")
+"""In the summary of a snapshot: the batch it is of."""
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Sequence numbers of a producer that arrived nowhere."""
+def gather(lake: Lake, cloud: Cloud, dataset: str, *, by_day: bool = False, since: date | None = None) -> Evidence:
+    """Collect the evidence of one dataset from the manifest, the buckets, the tables and, where local, the server.
 
-    tenant: str
-    producer_id: str
-    sequences: Ranges
+    Its cost doesn't grow with the batches there ever were: most of them are read as sums.
 
-
-@dataclass(frozen=True)
-class TableCheck:
-    """Rows that a table holds beside the rows that the batches say they wrote."""
-
-    table: str
-    rows: int
-    by_batches: int
-    """Without those that erasures took out."""
-    erased: int = 0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one dataset's audit goes by."""
-
-    dataset: str
-    tenants: tuple[str, ...]
-    """Declared tenants."""
-    ledgers: tuple[ProducerLedger, ...]
-    counts: Mapping[str, Counts]
-    """Sum of all batches, by tenant as the records claim."""
-    seen: Mapping[tuple[str, str], Ranges]
-    """Sequence numbers that batches held, by (tenant, producer)."""
-    landed: Mapping[tuple[str, str], Ranges]
-    """Sequence numbers in objects that no batch has taken yet."""
-    buffered: Mapping[tuple[str, ...], int]
-    """Records in a stream's buffers, by the tenants that the stream carries, where the server tells."""
-    tables: tuple[TableCheck, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tenant's line of the sheet."""
-
-    tenant: str
-    sent: int = 0
-    acknowledged: int = 0
-    waiting: int = 0
-    """In the producers' spools."""
-    dead_lettered: int = 0
-    """Could never be sent; in the producers' dead letters."""
-    refused: int = 0
-    """Before ingest, by Firehose or the files job; in quarantine."""
-    delivered: int = 0
-    ingested: int = 0
-    duplicates: int = 0
-    quarantined: int = 0
-    redelivered: int = 0
-    unidentified: int = 0
-    in_flight: int = 0
-    """Acknowledged, and in a buffer or an object that no batch has taken."""
-    difference: int = 0
-    """Records that nothing accounts for. Zero is balanced."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The balance sheet of one dataset."""
-
-    dataset: str
-    rows: tuple[Row, ...]
-    gaps: tuple[Gap, ...]
-    tables: tuple[TableCheck, ...] = field(default_factory=tuple)
-
-    @property
-    def total(self) -> Row:
-        """All tenants in one line."""
-        numbers = [name for name in Row.__dataclass_fields__ if name != "tenant"]
-        return Row("total", **{name: sum(getattr(row, name) for row in self.rows) for name in numbers})
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every record is accounted for."""
-        return all(row.difference == 0 for row in self.rows) and all(t.rows == t.by_batches for t in self.tables)
-
-
-def balance(evidence: Evidence) -> Sheet:
-    """Draw up the sheet; pure."""
-    claimed = {*evidence.counts, *(tenant for tenant, _ in evidence.seen), *(one.tenant for one in evidence.ledgers)}
-    others = sorted(claimed - set(evidence.tenants))
-    buffered = dict(evidence.buffered)
-    rows: list[Row] = []
-    gaps: list[Gap] = []
-    for tenant in (*evidence.tenants, *others):
-        row, found = _row(evidence, tenant, buffered)
-        rows.append(row)
-        gaps += found
-    return Sheet(evidence.dataset, tuple(rows), tuple(gaps), evidence.tables)
-
-
-def _row(evidence: Evidence, tenant: str, buffered: dict[tuple[str, ...], int]) -> tuple[Row, list[Gap]]:
-    counts = evidence.counts.get(tenant, Counts())
-    ledgers = {one.producer_id: one for one in evidence.ledgers if one.tenant == tenant}
-    producers = sorted({*ledgers, *(producer for owner, producer in evidence.seen if owner == tenant)})
-    distinct = sent = waiting = landed = missing = 0
-    gaps: list[Gap] = []
-    for producer in producers:
-        seen = evidence.seen.get((tenant, producer), Ranges())
-        distinct += len(seen)
-        ledger = ledgers.get(producer)
-        # without a ledger, what a producer sent is known up to the last number that arrived
-        end = ledger.sent if ledger else (seen.spans[-1][1] + 1 if seen.spans else 0)
-        sent += end
-        unseen = (seen | (ledger.dead_letters if ledger else Ranges())).missing_below(end)
-        here = len(unseen)
-        landed_here = len(unseen & evidence.landed.get((tenant, producer), Ranges()))
-        landed += landed_here
-        in_spool = min(here - landed_here, ledger.sent - ledger.acknowledged - ledger.dead_lettered if ledger else 0)
-        waiting += in_spool
-        rest = here - landed_here - in_spool
-        missing += rest
-        if rest:
-            gaps.append(Gap(tenant, producer, unseen))
-    for carried, records in buffered.items():
-        if tenant in carried and missing:
-            explained = min(records, missing)
-            buffered[carried] -= explained
-            missing -= explained
-            landed += explained
-    if not missing:
-        gaps = []
-    delivered = counts.records - counts.refused
-    fates = counts.ingested + counts.duplicates + counts.quarantined
-    row = Row(
-        tenant=tenant,
-        sent=sent,
-        acknowledged=sum(one.acknowledged for one in ledgers.values()),
-        waiting=waiting,
-        dead_lettered=sum(one.dead_lettered for one in ledgers.values()),
-        refused=counts.refused,
-        delivered=delivered,
-        ingested=counts.ingested,
-        duplicates=counts.duplicates,
-        quarantined=counts.quarantined,
-        redelivered=counts.records - counts.unidentified - distinct,
-        unidentified=counts.unidentified,
-        in_flight=landed,
-        difference=missing + abs(delivered - fates),
-    )
-    return row, gaps
-
-
-def gather(lake: Lake, cloud: Cloud, dataset: str) -> Evidence:
-    """Collect the evidence of one dataset from the manifest, the buckets, the tables and, where local, the server."""
+    Args:
+        lake: the declaration.
+        cloud: where the lake is.
+        dataset: the dataset.
+        by_day: what the days need too.
+        since: no earlier days; those that can't be told are always there.
+    """
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
     streams = [one for one in lake.streams() if one.dataset.name == dataset]
+    ledgers = tuple(ledger for one in lake.tenants for ledger in manifest.ledgers(one.id, dataset))
+    buffered = _buffered(cloud, streams)
     # what S3 has told of by now is noted first, so that it counts as in flight
     Arrivals(lake, cloud, manifest, _silent).collect(streams, datetime.now(UTC))
-    counts: dict[str, Counts] = {}
-    seen: dict[tuple[str, str], Ranges] = {}
-    landed: dict[tuple[str, str], Ranges] = {}
-    wrote: dict[str, int] = {}
+    landed: dict[tuple[str, str, str], Ranges] = {}
+    waiting: set[str] = set()
     for stream in streams:
-        for batch, figures in manifest.batches(stream.owner, dataset):
-            into = lake.names.database(batch.tenant) if batch.lane is Lane.EVENTS else stream.database
-            for tenant, one in figures.by_tenant.items():
-                counts[tenant] = counts.get(tenant, Counts()) + one
-                rows, kept = f"{into}.{dataset}", f"{into}.{QUARANTINE}"
-                wrote[rows] = wrote.get(rows, 0) + one.ingested
-                wrote[kept] = wrote.get(kept, 0) + one.quarantined + one.refused
-            for (tenant, producer, _), ranges in figures.seen.items():
-                seen[tenant, producer] = seen.get((tenant, producer), Ranges()) | ranges
-        for key, ranges in _landed(cloud, manifest, stream).items():
-            landed[key] = landed.get(key, Ranges()) | ranges
+        for lane, tenant in manifest.waiting_series(stream.owner, dataset):
+            waiting.add(BatchId(stream.owner, dataset, lane, tenant, 0).series)
+            for key, ranges in _landed(cloud, manifest, stream, lane, tenant).items():
+                landed[key] = landed.get(key, Ranges()) | ranges
+    day = since.isoformat() if since else None
+    for _ in range(_LOOKS):
+        accounts = [one for stream in streams for one in _accounts(lake, cloud, stream, by_day=by_day, since=day)]
+        erased = _erased(lake, manifest, dataset)
+        tables = tuple(_table_checks(lake, cloud, dataset, accounts, erased=erased, waiting=waiting))
+        if all(one.rows == one.by_batches for one in tables):
+            break  # else a batch may have come to its end between the two looks
+    whole = summed(one.total for one in accounts)
+    of_days = summed(one.days for one in accounts)
     return Evidence(
         dataset=dataset,
         tenants=tuple(one.id for one in lake.tenants),
-        ledgers=tuple(ledger for one in lake.tenants for ledger in manifest.ledgers(one.id, dataset)),
-        counts=counts,
-        seen=seen,
-        landed=landed,
-        buffered=_buffered(cloud, streams),
-        tables=tuple(_table_checks(lake, cloud, dataset, wrote, _erased(lake, manifest, dataset))),
+        ledgers=ledgers,
+        counts=whole.by_tenant,
+        seen={(tenant, producer): ranges for (tenant, producer, _), ranges in whole.seen.items()},
+        landed={key[:2]: ranges for key, ranges in Figures(seen=landed).without_days().seen.items()},
+        buffered=buffered,
+        tables=tables,
+        days=DayEvidence(of_days.counts, of_days.seen, landed, day) if by_day else None,
     )
 
 
@@ -229,17 +98,41 @@ def _silent(_: str) -> None:
     """Say nothing."""
 
 
-def _landed(cloud: Cloud, manifest: Manifest, stream: Stream) -> dict[tuple[str, str], Ranges]:
-    """Sequence numbers in the objects that no batch has taken; only these objects are read."""
-    spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for lane, tenant in manifest.waiting_series(stream.owner, stream.dataset.name):
-        waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
-        taken = {one.uri for one in manifest.taken_of(waiting)}
-        identify = _refused_identity if lane is Lane.REFUSED else salvage
-        for line in (line for one in waiting if one.uri not in taken for line in _lines(cloud, one.uri)):
-            who = identify(line)
-            if who.tenant and who.producer_id and who.sequence is not None:
-                spans.setdefault((who.tenant, who.producer_id), []).append((who.sequence, who.sequence))
+def _accounts(lake: Lake, cloud: Cloud, stream: Stream, *, by_day: bool, since: str | None) -> list[Account]:
+    books = Books(cloud.dynamodb, lake.names.manifest_table())
+    found = books.accounts(stream.owner, stream.dataset.name, days=by_day, since=since)
+    for one in found:
+        if one.behind > FOLD_EVERY:
+            books.fold(one.series)  # for the next audit
+    return found
+
+
+def _wrote(lake: Lake, accounts: Iterable[Account]) -> dict[str, int]:
+    """Rows that batches wrote, by table (`database.table`)."""
+    found: dict[str, int] = {}
+    for account in accounts:
+        batch = account.series
+        owner = batch.tenant if batch.lane is Lane.EVENTS else batch.owner
+        total = sum(account.total.by_tenant.values(), Counts())
+        for table, rows in ((batch.dataset, total.ingested), (QUARANTINE, total.quarantined + total.refused)):
+            name = f"{lake.names.database(owner)}.{table}"
+            found[name] = found.get(name, 0) + rows
+    return found
+
+
+def _landed(
+    cloud: Cloud, manifest: Manifest, stream: Stream, lane: Lane, tenant: str
+) -> dict[tuple[str, str, str], Ranges]:
+    """Numbers by (tenant, producer, day) in a series' objects that no batch has taken; only these objects are read."""
+    spans: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
+    taken = {one.uri for one in manifest.taken_of(waiting)}
+    identify = _refused_identity if lane is Lane.REFUSED else salvage
+    for line in (line for one in waiting if one.uri not in taken for line in _lines(cloud, one.uri)):
+        who = identify(line)
+        if who.tenant and who.producer_id and who.sequence is not None:
+            key = (who.tenant, who.producer_id, made_day(who.event_id))
+            spans.setdefault(key, []).append((who.sequence, who.sequence))
     return {key: Ranges.of(found) for key, found in spans.items()}
 
 
@@ -279,9 +172,17 @@ def _erased(lake: Lake, manifest: Manifest, dataset: str) -> dict[str, int]:
 
 
 def _table_checks(
-    lake: Lake, cloud: Cloud, dataset: str, wrote: Mapping[str, int], erased: Mapping[str, int]
+    lake: Lake,
+    cloud: Cloud,
+    dataset: str,
+    accounts: list[Account],
+    *,
+    erased: Mapping[str, int],
+    waiting: Collection[str],
 ) -> Iterator[TableCheck]:
-    catalog = glue_catalog(cloud)
+    catalog, wrote = glue_catalog(cloud), _wrote(lake, accounts)
+    numbers = {one.series.series: one.series.number for one in accounts}
+    next_batches = {f"{series}/{numbers.get(series, 0) + 1}" for series in waiting}
     # the quarantine table is shared by an owner's datasets: it is only compared where this is its one dataset
     tables = (dataset, QUARANTINE) if len(lake.datasets) == 1 else (dataset,)
     for owner in lake.owners():
@@ -290,9 +191,19 @@ def _table_checks(
             table = load_table(catalog, identifier)
             if table is None:
                 continue
-            snapshot = table.current_snapshot()
-            summary = snapshot.summary if snapshot else None
-            rows = int(summary["total-records"] or 0) if summary else 0
             whole = ".".join(identifier)
             gone = erased.get(whole, 0)
-            yield TableCheck(whole, rows, wrote.get(whole, 0) - gone, gone)
+            yield TableCheck(whole, _rows(table, next_batches), wrote.get(whole, 0) - gone, gone)
+
+
+def _rows(table: Table, next_batches: Collection[str]) -> int:
+    """Rows of a table, without those of a batch that has no receipt yet and whose objects still count as in flight."""
+    by_id = {one.snapshot_id: one for one in table.metadata.snapshots}
+    snapshot = table.current_snapshot()
+    rows = int(snapshot.summary["total-records"] or 0) if snapshot and snapshot.summary else 0
+    while snapshot is not None:
+        told = snapshot.summary.additional_properties if snapshot.summary else {}
+        if next((told[key] for key in _BATCH_KEYS if told.get(key)), "") in next_batches:
+            rows -= int(told.get("added-records", "0"))
+        snapshot = by_id.get(snapshot.parent_snapshot_id or 0)
+    return rows

@@ -52,6 +52,8 @@ class Account:
     """All days in one."""
     days: Figures
     """By day, where asked for."""
+    behind: int
+    """Batches that aren't in the sums yet."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Books:
                 raise _ReplacedError
             whole = summed([total.figures, *(figures.without_days() for _, figures in tail)])
             of_days = _days(current, tail, since) if days else Figures()
-            found.append(Account(_at(series, last), whole, of_days))
+            found.append(Account(_at(series, last), whole, of_days, len(tail)))
         return found
 
     def _tail(self, one: tuple[BatchId, _Entry]) -> list[tuple[int, Figures]]:

@@ -63,6 +63,35 @@ class Ranges:
                 j += 1
         return Ranges.of(common)
 
+    def __sub__(self, other: Ranges) -> Ranges:
+        left: list[tuple[int, int]] = []
+        takers = iter(other.spans)
+        taker = next(takers, None)
+        for first, last in self.spans:
+            start = first
+            while taker is not None and taker[1] < start:
+                taker = next(takers, None)
+            while taker is not None and taker[0] <= last:
+                if taker[0] > start:
+                    left.append((start, taker[0] - 1))
+                start = taker[1] + 1
+                if taker[1] > last:
+                    break  # it may take of the next as well
+                taker = next(takers, None)
+            if start <= last:
+                left.append((start, last))
+        return Ranges(tuple(left))
+
+    def highest(self, count: int) -> Ranges:
+        """The so many highest numbers, or all."""
+        left: list[tuple[int, int]] = []
+        for first, last in reversed(self.spans):
+            if count <= 0:
+                break
+            left.append((max(first, last - count + 1), last))
+            count -= last - first + 1
+        return Ranges(tuple(reversed(left)))
+
     def missing_below(self, end: int) -> Ranges:
         """Numbers from 0 up to but without `end` that are not here."""
         gaps: list[tuple[int, int]] = []

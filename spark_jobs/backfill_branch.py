@@ -12,9 +12,10 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.errors import FindingError, TerminalError
 from lake.manifest import Counts
-from spark_jobs.lanes import Events, judged_records
+from spark_jobs.kept import kept_records
+from spark_jobs.lanes import Events
 from spark_jobs.session import CATALOG, literal
-from spark_jobs.tally import tally
+from spark_jobs.sheets import POSITION
 from spark_jobs.tombstones import living
 
 if TYPE_CHECKING:
@@ -140,11 +141,14 @@ class Branch:
         """Append a batch's rows that the branch hasn't."""
         dataset = self.series.stream.dataset
         rules = Events(dataset.contract, self.series.tenant, plan.planned_at_ms)
-        records = judged_records(self.spark, plan.objects, self.cloud, rules).persist()
-        try:
-            counted = tally(records)
-            fresh = living(self._fresh(records), self.manifest, self.series.tenant, dataset.name, counted.event_ids)
-            rows = fresh.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
+        with kept_records(self.spark, plan.objects, self.cloud, rules) as records:
+            counted = records.tally()
+            there = None
+            if counted.event_ids:
+                there = self._rows().where(F.col("event_id").between(*counted.event_ids)).select("event_id")
+            fresh = records.rows(counted, there)
+            fresh = living(fresh, self.manifest, self.series.tenant, dataset.name, counted.event_ids)
+            rows = fresh.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number))
             refused = sum(counted.bad.values())
             told = {_BATCH: str(plan.batch), _REFUSED: str(refused)}
             told[_RECORDS] = str(sum(counted.good.values()) + refused)
@@ -152,18 +156,6 @@ class Branch:
             for key, value in told.items():
                 writer = writer.option(f"snapshot-property.{key}", value)
             writer.append()
-        finally:
-            records.unpersist()
-
-    def _fresh(self, records: DataFrame) -> DataFrame:
-        good = records.where("reason IS NULL")
-        place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
-        first = good.selectExpr("object", "event", "event_id", f"{place} AS place").where("place = 1")
-        ends = good.agg(F.min("event_id").alias("first"), F.max("event_id").alias("last")).first()
-        if ends is None or ends["first"] is None:
-            return first
-        there = self._rows().where(F.col("event_id").between(ends["first"], ends["last"]))
-        return first.join(there.select("event_id"), "event_id", "left_anti")
 
     def _rows(self) -> DataFrame:
         return self.spark.read.option("branch", self.name).table(self._table)

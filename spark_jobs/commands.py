@@ -19,7 +19,7 @@ from rich.table import Table
 from lake.clients import Cloud
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.declaration import read_lake
-from lake.errors import LakehoseError, TerminalError, known_values
+from lake.errors import FindingError, LakehoseError, TerminalError, known_values
 from lake.manifest import Counts
 from spark_jobs.compact_look import plan
 from spark_jobs.table_commands import print_compaction, print_plan, print_upkeep
@@ -166,7 +166,10 @@ def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, a
                         ingested, mode.every, stop, say=_say, report=lambda one: _print_round(one, as_json=as_json)
                     )
             case "ingest":
-                _print_ingest(ingested(listed=mode.relist), as_json=as_json)
+                report = ingested(listed=mode.relist)
+                _print_ingest(report, as_json=as_json)
+                if report.held:
+                    raise FindingError(_told_held(report))
             case "maintain":
                 done = maintain.run(
                     spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, dry=mode.dry, say=_say
@@ -237,7 +240,8 @@ def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
             for one in report.batches
         ]
         rebuilt = [str(one.batch) for one in report.rebuilt]
-        whole = {"batches": batches, "rebuilt": rebuilt, "busy": report.busy, "totals": totals}
+        held = [{"batch": str(one.batch), "branch": one.branch, "told": str(one)} for one in report.held]
+        whole = {"batches": batches, "rebuilt": rebuilt, "busy": report.busy, "held": held, "totals": totals}
         print(json.dumps({**whole, "seconds": round(report.seconds, 1)}, indent=2))
         return
     names = list(Counts.__dataclass_fields__)
@@ -253,6 +257,14 @@ def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
     for series in report.busy:
         print(f"{series}: another ingest is at it; left to it")
     print(f"ingest: {len(report.batches)} batches in {report.seconds:.1f} s" if totals else "ingest: nothing new")
+
+
+def _told_held(report: IngestReport) -> str:
+    names = ", ".join(str(one.batch) for one in report.held)
+    return (
+        f"ingest: a quality rule holds back batch {names}; `lakehose quality results --failed` tells why, and "
+        "`lakehose quality publish` or `refuse` decides"
+    )
 
 
 def _print_round(report: IngestReport, *, as_json: bool) -> None:

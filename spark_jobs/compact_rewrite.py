@@ -331,7 +331,7 @@ class Rewriter:
         # what is deleted meanwhile by value applies to the new files as it did to the old
         change.rewriteFiles(old, files, planned.sequenceNumber())
         if any(one.has_deletes for one in unit):
-            self._drop_deletes(change, tasks)
+            self._drop_deletes(change, unit, tasks)
         change.set(REWRITE_ID, name)
         if through is not None:
             change.set(COMPACTED_THROUGH, f"{through}/{self._rules.target_bytes}")
@@ -355,13 +355,20 @@ class Rewriter:
                 ) from error
             raise
 
-    def _drop_deletes(self, change: Any, tasks: Any) -> None:
-        """Let go, in the same commit, of deletes that name a rewritten file and no other."""
+    def _drop_deletes(self, change: Any, unit: Sequence[Group], tasks: Any) -> None:
+        """Let go, in the same commit, of deletes by position that name rewritten files and no others.
+
+        One that names several files of a partition goes only with all that the partition had: what came since can't be
+        named by it.
+        """
         scoped = self._iceberg.util.ContentFileUtil.isFileScoped
+        whole = {one.path for group in unit if len(group.files) == len(group.place.files) for one in group.place.files}
         paths: set[str] = set()
         for task in tasks:
+            is_whole = str(task.file().location()) in whole
             for one in task.deletes():
-                if scoped(one) and (path := str(one.location())) not in paths:
+                is_done = scoped(one) or (is_whole and str(one.content()) == "POSITION_DELETES")
+                if is_done and (path := str(one.location())) not in paths:
                     paths.add(path)
                     change.deleteFile(one)
 

@@ -38,6 +38,10 @@ for _index, _digit in enumerate(b"0123456789abcdef"):
 _MIX = tuple(np.uint64(one) for one in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xFF51AFD7ED558CCD))
 
 
+_COUNTED = pa.schema([("event_id", pa.string()), ("producer_id", pa.string()), ("sequence", pa.int64())])
+_NOTHING = tuple(pa.array([], one) for one in _COUNTED.types)
+
+
 def _letters(ids: pa.StringArray) -> npt.NDArray[np.uint8] | None:
     """Ids of 36 bytes as a matrix; None where any is of another length or null."""
     count = len(ids)
@@ -107,9 +111,7 @@ def _mixed(letters: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
 def count_rows(
     uris: Iterable[tuple[str, int]],
     tenant: str | None,
-    ids: pa.StringArray,
-    producers: pa.StringArray,
-    sequences: pa.Int64Array,
+    rows: pa.RecordBatch | None,
     refused: Iterable[tuple[str, str | None, Identity]],
 ) -> tuple[bytes, bytes, bytes]:
     """Count some records.
@@ -117,9 +119,7 @@ def count_rows(
     Args:
         uris: objects of the good ones, and how many each has.
         tenant: of the good ones.
-        ids: event ids of the good ones.
-        producers: theirs.
-        sequences: theirs.
+        rows: the good ones: `event_id`, `producer_id` and `sequence`; None where there are none.
         refused: of the others the object, the tenant they are counted under, and what is known of them.
 
     Returns:
@@ -128,6 +128,7 @@ def count_rows(
     objects: Counter[str] = Counter()
     for uri, count in uris:
         objects[uri] += count
+    ids, producers, sequences = _NOTHING if rows is None else map(rows.column, _COUNTED.names)
     days = made_days(ids)
     good = [[int(day), int(count)] for day, count in zip(*np.unique(days, return_counts=True), strict=True)]
     runs = [[tenant, *one] for one in _runs(producers, days, sequences)]
@@ -160,7 +161,9 @@ def _ends(ids: pa.StringArray) -> list[list[str]]:
     ordered = ids.take(pc.array_sort_indices(ids))
     hours = pc.run_end_encode(pc.utf8_slice_codeunits(ordered, 0, _HOURS_DIGITS))
     lasts = hours.run_ends.to_pylist()
-    return [[ordered[first].as_py(), ordered[last - 1].as_py()] for first, last in zip([0, *lasts], lasts, strict=False)]
+    return [
+        [ordered[first].as_py(), ordered[last - 1].as_py()] for first, last in zip([0, *lasts], lasts, strict=False)
+    ]
 
 
 def _runs(
@@ -211,3 +214,12 @@ def merge_counts(given: Iterable[bytes]) -> dict[str, Any]:
         "ends": sorted(ends.values()),
         "runs": runs,
     }
+
+
+def merge_runs(given: Iterable[bytes]) -> dict[tuple[str, str, int], list[tuple[int, int]]]:
+    """Runs of sequence numbers by (tenant, producer, day)."""
+    found: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    for one in given:
+        for tenant, producer, day, first, last in orjson.loads(one):
+            found.setdefault((tenant, producer, day), []).append((first, last))
+    return found

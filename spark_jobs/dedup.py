@@ -12,18 +12,13 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pyspark.sql import DataFrame
 
 __all__ = ["first_id", "id_spans", "joined"]
 
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _DAY_MS = 86_400_000
-_HOURS_DIGITS = 6  # of an id: 24 of its 48 bits of time, so 2^24 ms, 4.7 hours
 _MOST_SPANS = 24
 
 
@@ -37,26 +32,20 @@ def first_id(moment_ms: int) -> str:
     return f"{digits[:8]}-{digits[8:]}"
 
 
-def id_spans(records: DataFrame, ends: tuple[str, str] | None, days: int, now_ms: int) -> list[tuple[str, str]]:
+def id_spans(ends: Sequence[tuple[str, str]], days: int, now_ms: int) -> list[tuple[str, str]]:
     """Spans of event ids in which the table may hold duplicates of a batch.
 
     Args:
-        records: the batch's judged records.
-        ends: the smallest and the largest id of the good ones; None where there are none.
+        ends: the smallest and the largest id of those made in the same hours, in order.
         days: the contract's window: older ids are not looked for.
         now_ms: when the batch was planned, milliseconds since 1970.
     """
-    if ends is None:
+    if not ends:
         return []
     oldest = first_id(now_ms - days * _DAY_MS)
-    if _made_ms(ends[1]) - _made_ms(ends[0]) < _DAY_MS:
-        return _within([ends], oldest)
-    hours = (
-        records.where("reason IS NULL")
-        .groupBy(F.expr(f"left(event_id, {_HOURS_DIGITS})").alias("hours"))
-        .agg(F.min("event_id").alias("first"), F.max("event_id").alias("last"))
-    )
-    return _within(joined([(row["first"], row["last"]) for row in hours.collect()], _MOST_SPANS), oldest)
+    if _made_ms(ends[-1][1]) - _made_ms(ends[0][0]) < _DAY_MS:
+        return _within([(ends[0][0], ends[-1][1])], oldest)
+    return _within(joined(ends, _MOST_SPANS), oldest)
 
 
 def joined(spans: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:

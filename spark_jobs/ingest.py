@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from pyspark import StorageLevel
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.arrivals import Arrivals, relist
@@ -32,7 +30,8 @@ from spark_jobs.commit import History, commit
 from spark_jobs.days import rows_by_day
 from spark_jobs.dedup import id_spans
 from spark_jobs.failures import spoken
-from spark_jobs.lanes import Events, Refused, Strays, judged_records, quarantine_rows
+from spark_jobs.kept import kept_records
+from spark_jobs.lanes import Events, Refused, Strays, quarantine_rows
 from spark_jobs.objects import StoredObject
 from spark_jobs.plan import Plan, carve, planned_series, read_plan, write_plan
 from spark_jobs.quality import count_day
@@ -40,11 +39,12 @@ from spark_jobs.quality_gate import Gate, Standing
 from spark_jobs.quality_hold import HeldError
 from spark_jobs.records import Reason
 from spark_jobs.session import CATALOG, side_by_side
-from spark_jobs.tally import MADE_DAY, tally
+from spark_jobs.sheets import POSITION
+from spark_jobs.tally import MADE_DAY
 from spark_jobs.tombstones import living
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from mypy_boto3_s3 import S3Client
     from pyiceberg.catalog.glue import GlueCatalog
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
     from spark_jobs.commit import Committed
+    from spark_jobs.kept import Kept
     from spark_jobs.lanes import Rules
     from spark_jobs.quality_hold import Hold, Ruling
     from spark_jobs.tally import Tally
@@ -355,8 +356,8 @@ class _Ingest:
         """Do of a batch whatever isn't done yet."""
         started = time.monotonic()
         turned_away: dict[tuple[str, str], int] = {}
-        with _persisted(self._records(plan)) as records:
-            counted = tally(records)
+        with kept_records(self.spark, plan.objects, self.cloud, self._rules(plan)) as records:
+            counted = records.tally()
             rows = self._rows(plan, records, counted) if self.series.lane is Lane.EVENTS else None
             if rows is not None and standing.ruling is None:
                 # before anything is published, the refused ones included: of a batch that is held, nothing is
@@ -387,9 +388,6 @@ class _Ingest:
         place = (self._stream.owner, self._stream.dataset.name, self.series.lane, self.series.tenant)
         return [Arrival(*place, one.uri, one.size) for one in plan.objects]
 
-    def _records(self, plan: Plan) -> DataFrame:
-        return judged_records(self.spark, plan.objects, self.cloud, self._rules(plan))
-
     def _rules(self, plan: Plan) -> Rules:
         match self.series.lane:
             case Lane.EVENTS:
@@ -408,12 +406,12 @@ class _Ingest:
                     shared.add(ledger.producer_id)  # two tenants call a producer the same: it tells nothing
         return {producer: tenant for producer, tenant in owners.items() if producer not in shared}
 
-    def _commit_refused(self, plan: Plan, records: DataFrame, counted: Tally) -> Committed | None:
+    def _commit_refused(self, plan: Plan, records: Kept, counted: Tally) -> Committed | None:
         refused = sum(counted.bad.values())
         if self.series.lane is Lane.EVENTS and not refused:
             return None
         rows = quarantine_rows(
-            records,
+            records.refused(),
             dataset=self._stream.dataset.name,
             lane=self.series.lane,
             batch=str(plan.batch),
@@ -436,22 +434,30 @@ class _Ingest:
         """Send what would be rows to quarantine; answers how many there are, by tenant and day, too."""
         days = rows.groupBy(F.expr(f"coalesce({MADE_DAY}, -1)").alias("day")).count().collect()
         found = {(self.series.tenant, day_text(one["day"])): int(one["count"]) for one in days}
-        done = self._gate.refuse(plan, rows, ruling, refused=sum(found.values()), among=self._mine(plan))
+        names = [one.name for one in columns(self._stream.dataset.contract) if one.name in rows.columns]
+        shaped = rows.select(
+            F.col("_object").alias("object"),
+            F.col(POSITION).alias("position"),
+            "event_id",
+            F.struct(*(one for one in names if one != "_object")).alias("event"),
+        )
+        done = self._gate.refuse(plan, shaped, ruling, refused=sum(found.values()), among=self._mine(plan))
         return done, found
 
     def _as_table(self, plan: Plan, rows: DataFrame) -> DataFrame:
         """A batch's rows, with the table's columns."""
-        return rows.select("event.*", F.col("object").alias("_object"), F.lit(plan.batch.number).alias("_batch"))
+        return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number))
 
-    def _rows(self, plan: Plan, records: DataFrame, counted: Tally) -> DataFrame:
+    def _rows(self, plan: Plan, records: Kept, counted: Tally) -> DataFrame:
         """What of a batch becomes rows, as it was judged."""
         history = self._history(self._stream.dataset.name)
         table = None if history.is_empty else f"{CATALOG}.{history.name}"
         days = self._stream.dataset.contract.dedup_days if plan.dedup_days is None else plan.dedup_days
-        spans = id_spans(records, counted.event_ids, days, plan.planned_at_ms)
+        spans = id_spans(counted.ends, days, plan.planned_at_ms)
         # an event that was erased doesn't come back: it counts as the duplicate that it is
         tenant, dataset = self.series.tenant, self._stream.dataset.name
-        return living(_fresh(records, table, spans), self.manifest, tenant, dataset, counted.event_ids)
+        fresh = records.rows(counted, _within(self.spark, table, spans))
+        return living(fresh, self.manifest, tenant, dataset, counted.event_ids)
 
     def _receipt(
         self, plan: Plan, counted: Tally, committed: Committed, turned_away: Mapping[tuple[str, str], int]
@@ -502,30 +508,15 @@ class _Ingest:
         return (F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects])
 
 
-@contextmanager
-def _persisted(records: DataFrame) -> Iterator[DataFrame]:
-    """Keep what was parsed: it is counted, written to two tables, and must not be read again for each."""
-    kept = records.persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        yield kept
-    finally:
-        kept.unpersist()
+def _within(spark: SparkSession, table: str | None, spans: Sequence[tuple[str, str]]) -> DataFrame | None:
+    """Event ids of a table in the spans that a batch's lie in.
 
-
-def _fresh(records: DataFrame, table: str | None, spans: Sequence[tuple[str, str]]) -> DataFrame:
-    """Of each event the first record, unless the table has it.
-
-    The table is asked only for the spans of event ids that the batch holds: they are ordered by time, so files of other
-    times are left out by their statistics.
+    They are ordered by time, so files of other times are left out by their statistics.
     """
-    good = records.where("reason IS NULL")
-    place = "row_number() OVER (PARTITION BY event_id ORDER BY object, position)"
-    first = good.selectExpr("object", "position", "event", "event_id", f"{place} AS place").where("place = 1")
     if table is None or not spans:
-        return first
+        return None
     within = reduce(or_, (F.col("event_id").between(*span) for span in spans))
-    there = records.sparkSession.table(table).where(within).select("event_id")
-    return first.join(there, "event_id", "left_anti")
+    return spark.table(table).where(within).select("event_id")
 
 
 def _told(receipt: BatchReceipt, seconds: float) -> str:

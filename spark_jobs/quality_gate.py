@@ -2,7 +2,7 @@
 
 A batch that breaks no blocking rule passes. One that does is held back: nothing of it is published, and what comes
 after it in its series waits, as numbers are in order. It passes once somebody has decided so, or once the contract's
-blocking rules are others, and it keeps those. Each step can be done again: a run that is killed is taken up by the next.
+blocking rules are others, and it keeps those. Each step can be done again, as the next run does after one was killed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lake.quality_log import Entry, State
 from lake.tables import QUARANTINE
 from spark_jobs.commit import History, commit, stage
 from spark_jobs.lanes import quarantine_rows
-from spark_jobs.objects import read_objects
+from spark_jobs.objects import Block, read_objects
 from spark_jobs.quality import Watch, found_in
 from spark_jobs.quality_hold import (
     HeldError,
@@ -49,13 +49,12 @@ if TYPE_CHECKING:
     from lake.quality import Result
     from lake.quality_log import QualityLog
     from spark_jobs.commit import Committed
-    from spark_jobs.objects import ObjectLines
+    from spark_jobs.objects import Piece
     from spark_jobs.plan import Plan
 
 __all__ = ["Gate", "Standing"]
 
 _ROWS_OF_A_FILE = 100_000  # of the quarantine table, about
-_LINES = 10_000  # in an Arrow batch
 
 
 @dataclass(frozen=True)
@@ -266,15 +265,11 @@ def _lines(spark: SparkSession, plan: Plan, cloud: Cloud) -> DataFrame:
     """The lines of a batch's objects, as they were received."""
     schema = pa.schema([("object", pa.string()), ("position", pa.int64()), ("raw", pa.binary())])
 
-    def render(objects: Iterator[ObjectLines]) -> Iterator[pa.RecordBatch]:
-        for one in objects:
-            found: list[tuple[str, int, bytes]] = []
-            for position, line in one.lines():
-                found.append((one.uri, position, line))
-                if len(found) == _LINES:
-                    yield _turned(found, schema)
-                    found = []
-            yield _turned(found, schema)
+    def render(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
+        for one in pieces:
+            # what isn't whole lines was refused before, for that
+            if isinstance(one, Block):
+                yield _turned([(one.uri, position, line) for position, line in one.lines()], schema)
 
     return read_objects(spark, plan.objects, cloud, render, "object string, position bigint, raw binary")
 

@@ -35,6 +35,8 @@ class Reason(StrEnum):
 
     UNREADABLE_OBJECT = "unreadable_object"
     """The whole object: not gzip although it says so, cut short, or gone."""
+    TOO_LARGE = "too_large"
+    """A line longer than any that a door delivers; only its beginning is kept."""
     MALFORMED_JSON = "malformed_json"
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"

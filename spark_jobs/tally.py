@@ -5,14 +5,12 @@ A record's day is the one on which its event was made, as its id tells: what eve
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.envelope import day_text
-from lake.manifest import NO_TENANT
 from lake.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-__all__ = ["IDENTIFIED", "MADE_DAY", "Tally", "seen_spans", "tally"]
+__all__ = ["IDENTIFIED", "MADE_DAY", "Tally", "seen_spans"]
 
 IDENTIFIED = "tenant IS NOT NULL AND producer_id IS NOT NULL AND sequence IS NOT NULL"
 """Whether a record's producer and number are known, in Spark SQL."""
@@ -45,53 +43,13 @@ class Tally:
     """Of both, those without a readable producer or sequence number, by tenant and day."""
     seen: Mapping[tuple[str, str, str], Ranges]
     """Sequence numbers by (tenant, producer, day), of all whose identity can be read."""
-    event_ids: tuple[str, str] | None
-    """Smallest and largest event id of the good ones."""
+    ends: tuple[tuple[str, str], ...]
+    """Smallest and largest event id of the good ones, by the hours they were made in."""
 
-
-def tally(records: DataFrame) -> Tally:
-    """Count judged records; the driver gets sums and ranges only."""
-    dated = records.withColumn("day", F.expr(MADE_DAY))
-    marked = dated.selectExpr(
-        "object",
-        "event_id",
-        f"coalesce(tenant, '{NO_TENANT}') AS tenant",
-        "coalesce(day, -1) AS day",
-        "reason IS NULL AS good",
-        f"({IDENTIFIED}) AS identified",
-    )
-    by = [F.col(name) for name in ("object", "tenant", "day", "good", "identified")]
-    # apart from each other, as a batch of many objects may hold thousands of days
-    sums = marked.groupingSets([by[:1], by[1:]], *by).agg(
-        F.count("*").alias("records"),
-        F.min("event_id").alias("first"),
-        F.max("event_id").alias("last"),
-        F.grouping("object").alias("of_a_day"),
-    )
-    objects: Counter[str] = Counter()
-    good: Counter[tuple[str, str]] = Counter()
-    bad: Counter[tuple[str, str]] = Counter()
-    unidentified: Counter[tuple[str, str]] = Counter()
-    bounds: list[str] = []
-    for row in sums.collect():
-        if not row["of_a_day"]:
-            objects[row["object"]] += row["records"]
-            continue
-        key = (row["tenant"], day_text(row["day"]))
-        (good if row["good"] else bad)[key] += row["records"]
-        if not row["identified"]:
-            unidentified[key] += row["records"]
-        if row["good"]:
-            bounds += [row["first"], row["last"]]
-    known = unidentified.total() < objects.total()
-    return Tally(
-        objects=objects,
-        good=good,
-        bad=bad,
-        unidentified=unidentified,
-        seen=seen_spans(dated) if known else {},
-        event_ids=(min(bounds), max(bounds)) if bounds else None,
-    )
+    @property
+    def event_ids(self) -> tuple[str, str] | None:
+        """Smallest and largest event id of the good ones."""
+        return (self.ends[0][0], self.ends[-1][1]) if self.ends else None
 
 
 def seen_spans(dated: DataFrame) -> dict[tuple[str, str, str], Ranges]:

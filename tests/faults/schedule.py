@@ -1,8 +1,8 @@
-"""Owns the schedule: which job is put to which fault behind which of its steps, drawn from a seed.
+"""Owns the schedule: which job is struck by which fault behind which of its steps, drawn from a seed.
 
 Steps are read off the jobs' own sources, so one that is added is in the campaign. Every step gets its turn before any
-gets its second, each time with another fault; so all steps are reached in as many rounds as there are steps, and all
-pairs of a step and a fault in as many as there are pairs.
+gets its second, each time with another fault: all steps have had theirs after as many strikes as there are steps, and
+all pairs of a step and a fault after as many as there are pairs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from tests.faults.processes import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EPOCH", "FAULTS", "Round", "rounds", "steps"]
+__all__ = ["FAULTS", "START", "Strike", "steps", "strikes"]
 
-EPOCH = 12
-"""Rounds on one lake: the next begins with an empty one."""
 START = "start"
 """In place of a step: before the job begins."""
 _SOURCES = {
@@ -105,30 +103,26 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round of the campaign."""
+class Strike:
+    """One run of a job that is broken off, or made hard."""
 
     number: int
+    """From 0, of its seed."""
     job: str
     step: str
     nth: int
     """Which time of that step."""
     fault: str
     seed: int
-    """Of what else is drawn in it."""
-
-    @property
-    def epoch(self) -> int:
-        """Which lake it is on, from 0."""
-        return self.number // EPOCH
+    """Of what else is drawn for it."""
 
     def __str__(self) -> str:
         nth = f" ({self.nth}.)" if self.nth > 1 else ""
-        return f"round {self.number}: {self.job}, {self.step}{nth}: {self.fault}"
+        return f"{self.number}: {self.job}, {self.step}{nth}: {self.fault}"
 
 
-def rounds(seed: int, left_out: frozenset[str] = frozenset()) -> Iterator[Round]:
-    """All rounds of a seed, without an end; the same each time.
+def strikes(seed: int, left_out: frozenset[str] = frozenset()) -> Iterator[Strike]:
+    """All strikes of a seed, without an end; the same each time.
 
     Args:
         seed: what they are drawn from.
@@ -143,4 +137,4 @@ def rounds(seed: int, left_out: frozenset[str] = frozenset()) -> Iterator[Round]
         for place in rng.sample(places, len(places)):
             fault = orders[place][turn % len(faults)]
             nth = rng.choice((1, 1, 1, 2))
-            yield Round(next(numbers), *place, nth, fault, rng.getrandbits(32))
+            yield Strike(next(numbers), *place, nth, fault, rng.getrandbits(32))

@@ -232,8 +232,8 @@ def test_of_far_back_no_days_are_told(spool):
     spool.append(dated("2026-01-01", "2026-01-02") * 300, 1000)
     told = spool.account()[2]
     assert sorted((len(one), one.spans[0][0]) for one in told.values()) == [(200, 200), (200, 201)]
-    spool.append(dated("2026-01-02"), 2000)
-    assert spool.account()[2]["2026-01-01"].spans[0][0] == 202
+    spool.append(dated("2026-01-02", "2026-01-01"), 2000)
+    assert spool.account()[2]["2026-01-01"].spans[0] == (202, 202)
     assert spool.account()[2]["2026-01-02"].spans[-1] == (599, 600)
 
 

@@ -116,7 +116,7 @@ class World:
         return sorted(found, key=lambda row: tuple(row[key] if row[key] is not None else -1 for key in keys))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def worlds(spark, cloud):
     """Make lakes of their own; without the pool it takes a quarter of the time."""
 

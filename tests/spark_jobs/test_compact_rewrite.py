@@ -16,8 +16,8 @@ from lake.manifest import BatchId, Lane
 from lake.tables import glue_catalog
 from spark_jobs import compact
 from spark_jobs.commit import History
+from spark_jobs.compact_digest import sums
 from spark_jobs.compact_look import plan
-from spark_jobs.compact_rewrite import _sums
 from spark_jobs.history import COMPACTED_THROUGH, ancestors, summary_of
 
 STEPS = ("plan", "stage", "write", "prove")
@@ -205,6 +205,18 @@ def test_a_deleted_row_is_gone_from_the_files_and_so_is_what_deleted_it(visits):
     assert [one["record_count"] for one in visits.files()] == [38]
 
 
+def test_a_delete_that_names_several_files_goes_once_all_of_its_partition_are_rewritten(visits):
+    visits.merge_on_read()
+    visits.set("write.delete.granularity", "partition")
+    for number in range(3):
+        visits.add(number * 20, 20)
+    visits.delete(3, 25, 45)
+    assert visits.table().inspect.delete_files().num_rows == 1
+    visits.compact()
+    assert visits.table().inspect.delete_files().num_rows == 0
+    assert visits.rows() == visits.model()
+
+
 def test_a_partition_with_nothing_left_in_it_loses_its_files(visits):
     visits.merge_on_read()
     visits.add(0, 10)
@@ -242,7 +254,7 @@ def test_files_with_other_content_than_was_read_are_never_committed(visits):
 
 def test_a_value_that_moved_to_the_neighbouring_column_is_other_content(spark):
     rows, moved, twice = (spark.createDataFrame([one], "a int, b int") for one in [(1, None), (None, 1), (1, 1)])
-    assert len({tuple(one.agg(*_sums(one)).collect()[0]) for one in (rows, moved, twice)}) == 3
+    assert len({tuple(one.agg(*sums(one)).collect()[0]) for one in (rows, moved, twice)}) == 3
 
 
 def test_a_batch_that_is_staged_is_published_after_a_compaction_as_before(visits):

@@ -295,18 +295,11 @@ def test_deletes_are_gathered_and_those_that_delete_nothing_go(kept):
     kept.set("write.delete.granularity", "partition")
     kept.add(*range(20))
     kept.add(*range(20, 40))
-    for number in range(4):
+    for number in range(6):  # Iceberg gathers five or more
         kept.delete(number, 20 + number)
-    assert kept.table().inspect.delete_files().num_rows >= 4
-    there = kept.table().inspect.delete_files().num_rows
     done = kept.maintain()
     left = kept.table().inspect.delete_files().num_rows
-    assert (done.delete_files, done.delete_files_removed, left) == (
-        there,
-        there - left,
-        there - done.delete_files_removed,
-    )
-    assert left < there
+    assert (done.delete_files, done.delete_files_removed, left) == (6, 5, 1)
     assert kept.rows() == kept.model()
     # what they delete from is written anew, and nothing is left for them to do
     kept.compact()
@@ -323,13 +316,12 @@ def test_deletes_without_a_file_left_are_removed(kept):
     kept.add(*range(20))
     kept.add(*range(20, 40))
     kept.delete(3, 25)
-    # compaction lets go of deletes that name one file; one that names two stays behind
-    assert [one["content"] for one in kept.table().inspect.delete_files().to_pylist()] == [1]
+    # a writer that isn't ours writes the files anew, and leaves the delete that names them behind
     kept.set("write.delete.mode", "copy-on-write")
-    assert kept.compact().rewritten
-    there = kept.table().inspect.delete_files().num_rows
+    kept.delete(4, 26)
+    assert kept.table().inspect.delete_files().num_rows == 1
     done = kept.maintain()
-    assert (done.delete_files, done.delete_files_removed) == (there, there)
+    assert (done.delete_files, done.delete_files_removed) == (1, 1)
     assert kept.table().inspect.delete_files().num_rows == 0
     assert kept.rows() == kept.model()
 

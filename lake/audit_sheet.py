@@ -1,0 +1,329 @@
+"""Owns the balance sheet: what the evidence of one dataset adds up to, in all and by day. Pure.
+
+Two sums have to hold for each tenant, and for each tenant and day:
+
+- sent + redelivered + unidentified = dead-lettered + waiting + refused + delivered + in flight;
+- delivered = ingested + duplicates + quarantined, and the tables hold just as many rows.
+
+A record's day is the one on which its event was made, in UTC, as its id tells. A number that arrived has the day of the
+record that it came with; one that didn't has the day that its producer's ledger tells. Where nothing tells, it is `-`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lake.envelope import NO_DAY
+from lake.figures import Counts
+from lake.ranges import Ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lake.manifest import ProducerLedger
+
+__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Sequence numbers of a producer that arrived nowhere."""
+
+    tenant: str
+    producer_id: str
+    sequences: Ranges
+    day: str | None = None
+    """On which their events were made; `-` where the producer doesn't tell, None where nobody asked."""
+
+
+@dataclass(frozen=True)
+class TableCheck:
+    """Rows that a table holds beside the rows that the batches say they wrote."""
+
+    table: str
+    rows: int
+    """Without those of batches that were committed and have no receipt yet: their objects are in flight."""
+    by_batches: int
+    """Without those that erasures took out."""
+    erased: int = 0
+
+
+@dataclass(frozen=True)
+class DayEvidence:
+    """What a dataset's audit by day goes by."""
+
+    counts: Mapping[tuple[str, str], Counts]
+    """By (tenant, day)."""
+    seen: Mapping[tuple[str, str, str], Ranges]
+    """By (tenant, producer, day)."""
+    landed: Mapping[tuple[str, str, str], Ranges]
+    since: str | None = None
+    """No earlier days; those that can't be told are always here."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one dataset's audit goes by."""
+
+    dataset: str
+    tenants: tuple[str, ...]
+    """Declared tenants."""
+    ledgers: tuple[ProducerLedger, ...]
+    counts: Mapping[str, Counts]
+    """Sum of all batches, by tenant as the records claim."""
+    seen: Mapping[tuple[str, str], Ranges]
+    """Sequence numbers that batches held, by (tenant, producer)."""
+    landed: Mapping[tuple[str, str], Ranges]
+    """Sequence numbers in objects that no batch has taken yet."""
+    buffered: Mapping[tuple[str, ...], int]
+    """Records in a stream's buffers, by the tenants that the stream carries, where the server tells."""
+    tables: tuple[TableCheck, ...]
+    days: DayEvidence | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tenant's line of the sheet."""
+
+    tenant: str
+    sent: int = 0
+    acknowledged: int = 0
+    waiting: int = 0
+    """In the producers' spools."""
+    dead_lettered: int = 0
+    """Could never be sent; in the producers' dead letters."""
+    refused: int = 0
+    """Before ingest, by Firehose or the files job; in quarantine."""
+    delivered: int = 0
+    ingested: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    redelivered: int = 0
+    unidentified: int = 0
+    in_flight: int = 0
+    """Acknowledged, and in a buffer or an object that no batch has taken."""
+    difference: int = 0
+    """Records that nothing accounts for. Zero is balanced."""
+
+
+@dataclass(frozen=True)
+class DayRow(Row):
+    """One tenant's line of one day; what was acknowledged isn't told by day."""
+
+    day: str = NO_DAY
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The balance sheet of one dataset."""
+
+    dataset: str
+    rows: tuple[Row, ...]
+    gaps: tuple[Gap, ...]
+    tables: tuple[TableCheck, ...] = field(default_factory=tuple)
+    days: tuple[DayRow, ...] = field(default_factory=tuple)
+    """By tenant and day, where asked for; the days that can't be told come last."""
+
+    @property
+    def total(self) -> Row:
+        """All tenants in one line."""
+        numbers = [name for name in Row.__dataclass_fields__ if name != "tenant"]
+        return Row("total", **{name: sum(getattr(row, name) for row in self.rows) for name in numbers})
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record is accounted for."""
+        lines = all(row.difference == 0 for row in (*self.rows, *self.days))
+        return lines and all(one.rows == one.by_batches for one in self.tables)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Where the numbers of one producer are."""
+
+    producer_id: str
+    sent: int
+    seen: Ranges
+    dead: Ranges
+    landed: Ranges
+    waiting: Ranges
+    """As many as the ledger tells; the highest are taken for them, as a spool sends in order."""
+    missing: Ranges
+    days: Mapping[str, Ranges]
+
+    def by_day(self, numbers: Ranges) -> dict[str, Ranges]:
+        """Numbers that didn't arrive, by the day that the ledger tells."""
+        left, found = numbers, {}
+        for day, told in self.days.items():
+            found[day] = left & told
+            left = left - told
+        found[NO_DAY] = found.get(NO_DAY, Ranges()) | left
+        return {day: one for day, one in found.items() if one.spans}
+
+
+def balance(evidence: Evidence) -> Sheet:
+    """Draw up the sheet."""
+    claimed = {*evidence.counts, *(tenant for tenant, _ in evidence.seen), *(one.tenant for one in evidence.ledgers)}
+    others = sorted(claimed - set(evidence.tenants))
+    buffered = dict(evidence.buffered)
+    arrived = _arrived(evidence.days) if evidence.days else {}
+    rows: list[Row] = []
+    days: list[DayRow] = []
+    gaps: list[Gap] = []
+    for tenant in (*evidence.tenants, *others):
+        standings = _standings(evidence, tenant)
+        explained = _explained(tenant, sum(len(one.missing) for one in standings), buffered)
+        row = _row(evidence, tenant, standings, explained)
+        rows.append(row)
+        lost = sum(len(one.missing) for one in standings) > explained
+        if evidence.days is not None:
+            days += _day_rows(evidence.days, arrived, tenant, standings, explained)
+        for one in standings if lost else ():
+            if evidence.days is None:
+                gaps += [Gap(tenant, one.producer_id, one.missing)] if one.missing.spans else []
+            else:
+                found = one.by_day(one.missing)
+                gaps += [Gap(tenant, one.producer_id, found[day], day) for day in _in_order(found)]
+    return Sheet(evidence.dataset, tuple(rows), tuple(gaps), evidence.tables, tuple(days))
+
+
+def _standings(evidence: Evidence, tenant: str) -> list[_Standing]:
+    ledgers = {one.producer_id: one for one in evidence.ledgers if one.tenant == tenant}
+    known = (*evidence.seen, *evidence.landed)
+    producers = sorted({*ledgers, *(producer for owner, producer in known if owner == tenant)})
+    return [_standing(evidence, tenant, one, ledgers.get(one)) for one in producers]
+
+
+def _standing(evidence: Evidence, tenant: str, producer: str, ledger: ProducerLedger | None) -> _Standing:
+    seen = evidence.seen.get((tenant, producer), Ranges())
+    landed = evidence.landed.get((tenant, producer), Ranges()) - seen
+    there = seen | landed
+    # without a ledger, what a producer sent is known up to the last number that arrived
+    end = ledger.sent if ledger else (there.spans[-1][1] + 1 if there.spans else 0)
+    dead = (ledger.dead_letters if ledger else Ranges()) - there
+    open_ = (there | dead).missing_below(end)
+    in_spool = max(0, ledger.sent - ledger.acknowledged - ledger.dead_lettered) if ledger else 0
+    waiting = open_.highest(min(in_spool, len(open_)))
+    # a ledger may be older than what arrived since: that was sent all the same
+    later = len(there) - len(there - Ranges(((end, _EVER),)))
+    return _Standing(producer, end + later, seen, dead, landed, waiting, open_ - waiting, ledger.days if ledger else {})
+
+
+_EVER = 2**63
+
+
+def _explained(tenant: str, missing: int, buffered: dict[tuple[str, ...], int]) -> int:
+    """How many of the missing a stream's buffers may hold; they are taken out of them."""
+    found = 0
+    for carried, records in buffered.items():
+        if tenant in carried and missing > found:
+            taken = min(records, missing - found)
+            buffered[carried] -= taken
+            found += taken
+    return found
+
+
+def _row(evidence: Evidence, tenant: str, standings: list[_Standing], explained: int) -> Row:
+    counts = evidence.counts.get(tenant, Counts())
+    ledgers = [one for one in evidence.ledgers if one.tenant == tenant]
+    delivered = counts.records - counts.refused
+    fates = counts.ingested + counts.duplicates + counts.quarantined
+    return Row(
+        tenant=tenant,
+        sent=sum(one.sent for one in standings),
+        acknowledged=sum(one.acknowledged for one in ledgers),
+        waiting=sum(len(one.waiting) for one in standings),
+        dead_lettered=sum(one.dead_lettered for one in ledgers),
+        refused=counts.refused,
+        delivered=delivered,
+        ingested=counts.ingested,
+        duplicates=counts.duplicates,
+        quarantined=counts.quarantined,
+        redelivered=counts.records - counts.unidentified - sum(len(one.seen) for one in standings),
+        unidentified=counts.unidentified,
+        in_flight=sum(len(one.landed) for one in standings) + explained,
+        difference=sum(len(one.missing) for one in standings) - explained + abs(delivered - fates),
+    )
+
+
+@dataclass
+class _Day:
+    """Numbers of one tenant and day."""
+
+    seen: int = 0
+    dead: int = 0
+    landed: int = 0
+    waiting: int = 0
+    missing: int = 0
+
+
+_Arrived = dict[tuple[str, str], dict[str, dict[str, Ranges]]]
+
+
+def _arrived(evidence: DayEvidence) -> _Arrived:
+    """Numbers that arrived, by producer, and then by where they are and the day."""
+    found: _Arrived = {}
+    for place, numbers in (("seen", evidence.seen), ("landed", evidence.landed)):
+        for (tenant, producer, day), ranges in numbers.items():
+            found.setdefault((tenant, producer), {}).setdefault(place, {})[day] = ranges
+    return found
+
+
+def _day_rows(
+    evidence: DayEvidence, arrived: _Arrived, tenant: str, standings: list[_Standing], explained: int
+) -> list[DayRow]:
+    days: dict[str, _Day] = {}
+    for one in standings:
+        there = arrived.get((tenant, one.producer_id), {})
+        # a number that came under two days, which only what is broken does, is the first one's
+        for place, left in (("seen", one.seen), ("landed", one.landed)):
+            told, rest = there.get(place, {}), left
+            for day in _in_order(told):
+                _add(days, day, place, told[day] & rest)
+                rest = rest - told[day]
+        for place, numbers in (("dead", one.dead), ("waiting", one.waiting), ("missing", one.missing)):
+            for day, here in one.by_day(numbers).items():
+                _add(days, day, place, here)
+    for owner, day in evidence.counts:
+        if owner == tenant:
+            days.setdefault(day, _Day())
+    rows: list[DayRow] = []
+    for day in reversed(_in_order(days)):
+        # what is in a buffer is young
+        taken = min(explained, days[day].missing)
+        explained -= taken
+        rows.append(_day_row(tenant, day, days[day], evidence.counts.get((tenant, day), Counts()), taken))
+    since = evidence.since
+    return [row for row in reversed(rows) if since is None or row.day == NO_DAY or row.day >= since]
+
+
+def _add(days: dict[str, _Day], day: str, name: str, numbers: Ranges) -> None:
+    one = days.setdefault(day, _Day())
+    setattr(one, name, getattr(one, name) + len(numbers))
+
+
+def _day_row(tenant: str, day: str, one: _Day, counts: Counts, explained: int) -> DayRow:
+    delivered = counts.records - counts.refused
+    fates = counts.ingested + counts.duplicates + counts.quarantined
+    return DayRow(
+        tenant=tenant,
+        day=day,
+        sent=one.seen + one.dead + one.landed + one.waiting + one.missing,
+        waiting=one.waiting,
+        dead_lettered=one.dead,
+        refused=counts.refused,
+        delivered=delivered,
+        ingested=counts.ingested,
+        duplicates=counts.duplicates,
+        quarantined=counts.quarantined,
+        redelivered=counts.records - counts.unidentified - one.seen,
+        unidentified=counts.unidentified,
+        in_flight=one.landed + explained,
+        difference=one.missing - explained + abs(delivered - fates),
+    )
+
+
+def _in_order(days: Mapping[str, object]) -> list[str]:
+    """Days as they follow one another; those that can't be told come last."""
+    return sorted(days, key=lambda day: (day == NO_DAY, day))
