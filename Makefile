@@ -9,7 +9,7 @@ EVENTS ?=
 PORT   ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cluster-test image airflow-setup airflow-test lint format lock clean
+.PHONY: help setup demo test cluster-test faults image airflow-setup airflow-test lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end
 
 cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
 	@$(BIN)/python -m pytest -m cluster tests/cluster tests/k8s $(ARGS)
+
+faults: setup $(VENV)/.develop ## Break jobs off and cut their way to AWS; ROUNDS=100, SEED=n repeats, FIRST=n begins there
+	@$(BIN)/python -m tests.faults $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STRIKES),--strikes $(STRIKES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(MASTER),--master '$(MASTER)')
 
 image: ## Build the images of the jobs and of Firehose, without Docker too
 	@k8s/image/build

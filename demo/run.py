@@ -24,8 +24,9 @@ from demo.sites import Sites
 from firehose.commands import flush_streams
 from firehose.provision import provision_streams
 from lake.audit import Sheet, balance, gather
+from lake.audit_report import print_sheet
 from lake.clients import Cloud
-from lake.commands import print_changes, print_sheet
+from lake.commands import print_changes
 from lake.declaration import read_lake
 from lake.errors import EnvironmentProblemError, FindingError
 from lake.manifest import Manifest

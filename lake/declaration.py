@@ -34,7 +34,19 @@ from lake.shape import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Buffering", "Dataset", "Jobs", "Lake", "Stream", "Tenant", "Tier", "Upkeep", "Workspace", "read_lake"]
+__all__ = [
+    "Buffering",
+    "Dataset",
+    "Jobs",
+    "Lake",
+    "LineageTarget",
+    "Stream",
+    "Tenant",
+    "Tier",
+    "Upkeep",
+    "Workspace",
+    "read_lake",
+]
 
 
 class Tier(StrEnum):
@@ -106,6 +118,18 @@ class Jobs:
 
 
 @dataclass(frozen=True)
+class LineageTarget:
+    """Who is told of lineage, beside the manifest."""
+
+    url: str
+    """Of an OpenLineage endpoint, as Marquez is."""
+    endpoint: str = "api/v1/lineage"
+    """Path below it that takes events."""
+    timeout_seconds: float = 3.0
+    """Longest that an event may take, and that a job waits at its end."""
+
+
+@dataclass(frozen=True)
 class Stream:
     """A delivery stream: of one dataset, into one bucket."""
 
@@ -152,6 +176,7 @@ class Lake:
     jobs: Jobs = field(default_factory=Jobs)
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
     drops: tuple[Drop, ...] = ()
+    lineage: LineageTarget | None = None
 
     @property
     def names(self) -> Names:
@@ -336,6 +361,7 @@ def _lake(path: Path, model: LakeShape) -> Lake:
         ),
         kubernetes=model.kubernetes.settings(),
         drops=tuple(_drop(path, model, name) for name in model.drops),
+        lineage=LineageTarget(**model.lineage.model_dump()) if model.lineage else None,
     )
 
 

@@ -65,6 +65,7 @@ def compare(old: Contract, new: Contract) -> list[Change]:
         found.append(Change("", Step.MAJOR, "lakehose.partitionBy is another: the files are laid out by the old"))
     for name, before, after in (
         ("lakehose.sortBy", old.sort, new.sort),
+        ("lakehose.zorderBy", old.zorder, new.zorder),
         ("lakehose.dedupDays", old.dedup_days, new.dedup_days),
         ("lakehose.clockSkewMinutes", old.skew_minutes, new.skew_minutes),
         ("description", old.description, new.description),
@@ -79,7 +80,7 @@ def compare(old: Contract, new: Contract) -> list[Change]:
 
 
 def _said(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else repr(value)
 
 
 def _fields(old: Sequence[Field], new: Sequence[Field], above: str) -> Iterator[Change]:

@@ -203,6 +203,12 @@ class _Kubernetes(_Strict):
         return Kubernetes(**given)
 
 
+class _Lineage(_Strict):
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+    endpoint: Annotated[str, Field(pattern=r"^[^/\s]\S*$")] = "api/v1/lineage"
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 3.0
+
+
 class _Quotas(_Strict):
     active_partitions: Annotated[int, Field(ge=500, le=5000)] = 500
 
@@ -219,6 +225,7 @@ class LakeShape(_Strict):
     quotas: _Quotas = _Quotas()
     jobs: _Jobs = _Jobs()
     kubernetes: _Kubernetes = _Kubernetes()
+    lineage: _Lineage | None = None
 
 
 def checked_shape(path: str, raw: object) -> LakeShape:

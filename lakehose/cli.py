@@ -30,8 +30,8 @@ from lake.errors import LakehoseError, TerminalError
 from lake.provision import provision_storage
 from local import commands as local
 from producers import commands as producers
+from spark_jobs import audit_commands, quality_commands, subject_commands, table_commands
 from spark_jobs import commands as spark_jobs
-from spark_jobs import quality_commands, subject_commands, table_commands
 
 __all__ = ["app", "main"]
 
@@ -120,7 +120,7 @@ def run(  # noqa: PLR0917 - typer's options
 
 
 app.command(rich_help_panel="The lake")(lake.validate)
-app.command(rich_help_panel="The lake")(lake.audit)
+app.command(rich_help_panel="The lake")(audit_commands.audit)
 app.add_typer(lake.contract, name="contract", rich_help_panel="The lake")
 app.command(rich_help_panel="Data")(producers.send)
 app.command(rich_help_panel="Data")(athena.query)

@@ -64,7 +64,7 @@ class TableHealth:
     manifests: int
     snapshots: int
     waiting: int
-    """Batches that are staged and not published."""
+    """Batches that are staged and not published, but those that a branch holds."""
     oldest_snapshot: str | None
     """When the oldest snapshot of the history was committed, ISO 8601."""
     last_commit: str | None
@@ -113,7 +113,9 @@ def _table(table: Table, target: TargetTable, rules: Rules, moment: datetime) ->
     known = {one.snapshot_id for one in history}
     published = {summary_of(one).get(PUBLISHED) for one in history}
     compacted = [one for one in history if REWRITE_ID in summary_of(one)]
-    staged = [one for one in table.metadata.snapshots if staged_batch(one) and one.snapshot_id not in known]
+    # what a branch holds back waits for a person, not for the next ingest
+    held = {one.snapshot_id for one in table.metadata.refs.values()}
+    staged = [one for one in table.metadata.snapshots if staged_batch(one) and one.snapshot_id not in known | held]
     return TableHealth(
         table=target.name,
         partitions=tuple(

@@ -16,13 +16,19 @@ from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from botocore.exceptions import BotoCoreError, ClientError
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.arrivals import Arrivals, relist
 from lake.envelope import day_text
-from lake.errors import CommitConflictError, FindingError
+from lake.errors import CommitConflictError, FindingError, LakehoseError
 from lake.figures import Counts, Figures
+from lake.lineage import BatchStory, Parent, Turn, batch_event, job_run_id
+from lake.lineage_log import LineageLog, Sender, Told
 from lake.manifest import Arrival, BatchId, BatchReceipt, Lane, Manifest
 from lake.quality_log import QualityLog
 from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
 
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
+    from lake.quality import Result
     from spark_jobs.commit import Committed
     from spark_jobs.kept import Kept
     from spark_jobs.lanes import Rules
@@ -152,13 +159,23 @@ def run(
         Arrivals(lake, cloud, manifest, say).collect(streams, clock())
         series = series_of(lake, manifest, datasets, tenants, planned_in=cloud.s3 if listed else None)
 
+    sender = Sender(LineageLog(cloud.dynamodb, lake.names.manifest_table()), lake.lineage, say)
+    for owner, name in sorted({(one.stream.owner, one.stream.dataset.name) for one in series}):
+        sender.resend(owner, name)
+    parent = Parent.of("ingest", job_run_id(round(_now().timestamp() * 1000), "ingest", uuid4().hex))
+
     def ingest(session: SparkSession, one: Series) -> _Outcome:
         # a session of its own, as the id of the batch being written is a setting of the session
-        job = _Ingest(session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after, listed)
+        job = _Ingest(
+            session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after, listed, sender, parent
+        )
         with spoken(f"ingest of {one.stream.dataset.name}, {one.lane}, tenant {one.tenant}"):
             return job.run()
 
-    outcomes = side_by_side(spark, series, ingest, say)
+    try:
+        outcomes = side_by_side(spark, series, ingest, say)
+    finally:
+        sender.close()
     return IngestReport(
         batches=tuple(receipt for one in outcomes for receipt in one.batches),
         rebuilt=tuple(receipt for one in outcomes for receipt in one.rebuilt),
@@ -225,6 +242,8 @@ class _Ingest:
     say: Callable[[str], None]
     after: Callable[[str], None]
     listed: bool
+    lineage: Sender
+    parent: Parent
 
     @property
     def _stream(self) -> Stream:
@@ -353,7 +372,44 @@ class _Ingest:
                 return found
 
     def _batch(self, plan: Plan, standing: Standing) -> BatchReceipt:
-        """Do of a batch whatever isn't done yet."""
+        """Do of a batch whatever isn't done yet, and tell of it."""
+        self._tell(plan, Turn.START)
+        try:
+            return self._carried_out(plan, standing)
+        except HeldError as error:
+            self._tell(plan, Turn.RUNNING, results=error.hold.results)
+            raise
+        except CommitConflictError:
+            raise  # whoever was faster tells of it
+        except (LakehoseError, PySparkException, Py4JError, ClientError, BotoCoreError) as error:
+            self._tell(plan, Turn.FAIL, problem=str(error).partition("\n")[0])
+            raise
+
+    def _tell(
+        self,
+        plan: Plan,
+        turn: Turn,
+        *,
+        receipt: BatchReceipt | None = None,
+        results: Sequence[Result] = (),
+        problem: str = "",
+    ) -> None:
+        sizes = {one.uri: one.size for one in plan.objects}
+        story = BatchStory(plan.batch, plan.planned_at_ms, plan.schema_version, sizes)
+        event = batch_event(
+            self.lake,
+            self._stream,
+            story,
+            turn,
+            round(_now().timestamp() * 1000),
+            parent=self.parent,
+            receipt=receipt,
+            results=results,
+            problem=problem,
+        )
+        self.lineage.tell(Told(plan.batch.owner, plan.batch.dataset, event))
+
+    def _carried_out(self, plan: Plan, standing: Standing) -> BatchReceipt:
         started = time.monotonic()
         turned_away: dict[tuple[str, str], int] = {}
         with kept_records(self.spark, plan.objects, self.cloud, self._rules(plan)) as records:
@@ -376,6 +432,9 @@ class _Ingest:
         if self.series.lane is Lane.EVENTS and not standing.refuses:
             log = QualityLog(self.cloud.dynamodb, self.lake.names.manifest_table())
             count_day(log, plan, committed.rows, self._stream.dataset.contract.quality)
+        # before the receipt: a batch that has one isn't done again, so nobody would tell
+        done = Turn.ABORT if standing.refuses else Turn.COMPLETE
+        self._tell(plan, done, receipt=receipt, results=standing.results)
         self.manifest.record(receipt)
         self.manifest.settled(self._arrivals(plan))
         self.after("receipt")

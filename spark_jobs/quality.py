@@ -99,7 +99,7 @@ def found_in(
     """
     place, (snapshot_id, added) = f"{CATALOG}.{table}", snapshot
     staged = (
-        spark.read.option("snapshot-id", snapshot_id)
+        spark.read.option("versionAsOf", snapshot_id)
         .table(place)
         .where((F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects]))
     )

@@ -173,7 +173,9 @@ def print_upkeep(report: MaintainReport, *, as_json: bool) -> None:
         size = f"{one.orphan_bytes / _MIB:,.1f}"
         shown.add_row(one.table, *(_number(value) for value in (*numbers, *rest)), size)
     _print(shown)
-    typer.echo(f"maintain: {len(report.tables)} tables in {report.seconds:.1f} s{'; nothing was done' if dry else ''}")
+    later = sum(len(one.conflicts) for one in report.tables)
+    more = "; nothing was done" if dry else f"; {later} steps left to the next run" if later else ""
+    typer.echo(f"maintain: {len(report.tables)} tables in {report.seconds:.1f} s{more}")
 
 
 def _sheet(title: str, first: str, numbers: Sequence[str]) -> Table:

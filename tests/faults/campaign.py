@@ -112,12 +112,12 @@ class Campaign:
         self._say = say
         self._at_once = at_once
         self._master = master
-        self._cloud = Cloud(REGION, endpoint)
+        self.cloud = Cloud(REGION, endpoint)
         self._stack = ExitStack()
         self._driver: Child | None = None
         self._ghosts: list[Child] = []
         self._starts = 0
-        self._lake = lake_of("none")
+        self.lake = lake_of("none")
         self._epoch = -1
         self._model = Model()
         self._open: dict[str, Any] = {}
@@ -184,7 +184,7 @@ class Campaign:
             with self._timed("finish"):
                 self._finish()
             with self._timed("checks"):
-                self._check(done)
+                self.check(done)
         except DifferenceError as difference:
             done.difference = str(difference)
         done.seconds = round(time.monotonic() - started, 1)
@@ -200,12 +200,12 @@ class Campaign:
 
     def _begin(self, epoch: int) -> None:
         """An empty lake, and first batches in it."""
-        self._lake = lake_of(f"faults{self.seed}e{epoch}")
-        for _ in provision_storage(self._lake, self._cloud):
+        self.lake = lake_of(f"faults{self.seed}e{epoch}")
+        for _ in provision_storage(self.lake, self.cloud):
             pass
         self._model, self._open, self._erasing = Model(), {}, {}
         self._epoch = epoch
-        self._to_writer("begin", company=self._lake.company, endpoint=self._endpoint, seed=self.seed * 1000 + epoch)
+        self._to_writer("begin", company=self.lake.company, endpoint=self._endpoint, seed=self.seed * 1000 + epoch)
         self._to_writer("write", objects=5, pause=0.0, rival=False)
         self._ingest_all()
 
@@ -259,7 +259,7 @@ class Campaign:
         """Have the driver run a job; answers what became of it."""
         driver = self._ready()
         try:
-            driver.tell(job=job, company=self._lake.company, **given)
+            driver.tell(job=job, company=self.lake.company, **given)
             driver.remember()
             while True:
                 told = driver.answer(_RUN_SECONDS)
@@ -348,7 +348,7 @@ class Campaign:
 
     def _ingest_all(self) -> None:
         """Ingest until nothing waits; a message that a killed run had taken is told again a few seconds later."""
-        manifest = Manifest(self._cloud.dynamodb, self._lake.names.manifest_table())
+        manifest = Manifest(self.cloud.dynamodb, self.lake.names.manifest_table())
         missing: set[str] = set()
         for _ in range(20):
             self._done("ingest")
@@ -373,21 +373,26 @@ class Campaign:
 
     # checks
 
-    def _check(self, done: Round) -> None:
+    def check(self, done: Round) -> None:
+        """Hold everything to the model.
+
+        Raises:
+            DifferenceError: something isn't what it has to be.
+        """
         expected = sorted_tables(self._model.expected_rows(), self._model.expected_quarantine())
         done.rows, done.quarantine = len(expected.rows), len(expected.quarantine)
         told = self._done("rows")["report"]
         check_tables("Spark", sorted_tables(told["rows"], told["quarantine"]), expected)
-        check_tables("PyIceberg", by_pyiceberg(self._lake, self._cloud), expected)
+        check_tables("PyIceberg", by_pyiceberg(self.lake, self.cloud), expected)
         done.checks = ["Spark", "PyIceberg", "audit"]
         if self._trino_every and done.number % self._trino_every == 0:
             if self._trino is None:
                 self._trino = start_trino(self._folder / "trino", self._endpoint, self._say)
                 self._trino_every = self._trino_every if self._trino else 0
             if self._trino:
-                check_tables("Trino", by_trino(self._trino, self._lake), expected)
+                check_tables("Trino", by_trino(self._trino, self.lake), expected)
                 done.checks.append("Trino")
-        check_audit(self._lake, self._cloud, self._model)
+        check_audit(self.lake, self.cloud, self._model)
         if done.number % _AGAIN == _AGAIN - 1:
             self._again()
             done.checks.append("again")
@@ -395,14 +400,14 @@ class Campaign:
     def _again(self) -> None:
         """Everything once more: with nothing new, nothing may change."""
         self._done("compact")
-        before = snapshots(self._lake, self._cloud)
+        before = snapshots(self.lake, self.cloud)
         for job in ("ingest", "replay", "compact"):
             if job != "replay" or not self._model.refused:
                 self._done(job)
-        after = snapshots(self._lake, self._cloud)
+        after = snapshots(self.lake, self.cloud)
         if after != before:
             raise DifferenceError(f"a second run with nothing new changed a table: {before}, then {after}")
-        check_audit(self._lake, self._cloud, self._model)
+        check_audit(self.lake, self.cloud, self._model)
 
     # the writers
 

@@ -134,3 +134,24 @@ def test_a_window_that_is_no_number_of_days_is_refused_with_what_is_allowed(tmp_
     said = refusal(tmp_path, ["{name: a, logicalType: string}"], head)
     assert "lakehose.dedupDays: got " in said
     assert said.endswith("allowed are 1 to 3650")
+
+
+ZORDERED = HEAD + "    customProperties: [{property: lakehose.zorderBy, value: [LIST]}]\n"
+FIELDS = ["{name: a, logicalType: string}", "{name: b, logicalType: array, items: {logicalType: string}}"]
+
+
+def test_columns_that_files_are_told_apart_by_are_read(tmp_path):
+    found = contract(tmp_path, FIELDS, ZORDERED.replace("LIST", "a, event_time"))
+    assert (found.zorder, found.sort) == (("a", "event_time"), ("event_time",))
+
+
+@pytest.mark.parametrize("given", ["a", "a, a", "a, tenant, event_id, sequence, event_time"])
+def test_z_order_takes_two_to_four_different_columns(tmp_path, given):
+    said = refusal(tmp_path, FIELDS, ZORDERED.replace("LIST", given))
+    assert said == f"trips.yaml: lakehose.zorderBy: got {given}, allowed are 2 to 4 different columns"
+
+
+@pytest.mark.parametrize("given", ["b", "c"], ids=["a list", "none of it"])
+def test_z_order_takes_columns_that_have_an_order(tmp_path, given):
+    said = refusal(tmp_path, FIELDS, ZORDERED.replace("LIST", f"a, {given}"))
+    assert said.startswith(f"trips.yaml: lakehose.zorderBy: got '{given}', allowed are: a, dataset, event_id, ")

@@ -33,3 +33,15 @@ def test_text_of_ranges_reads_back(one):
 
 def test_neighbours_join():
     assert str(Ranges.of([(5, 6), (0, 2), (3, 3)])) == "0-3,5-6"
+
+
+@given(numbers, numbers)
+def test_what_is_left_is_what_the_other_does_not_have(one, other):
+    left = of(one) - of(other)
+    assert members(left) == one - other
+    assert left == of(one - other)
+
+
+@given(numbers, st.integers(0, 70))
+def test_the_highest_are_the_last_ones(one, count):
+    assert members(of(one).highest(count)) == set(sorted(one)[max(0, len(one) - count) :])

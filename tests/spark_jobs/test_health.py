@@ -87,6 +87,12 @@ def test_a_batch_that_is_staged_and_not_published_waits(world):
     name = f"lake.{world.lake.names.database('solo')}.visits"
     session.sql(f"INSERT INTO {name} (sequence) VALUES (9)")  # noqa: S608
     assert seen(world).waiting == 1
+    (staged,) = {one.snapshot_id for one in world.table("solo").metadata.snapshots} - {
+        world.table("solo").current_snapshot().snapshot_id
+    }
+    sql(world, f"ALTER TABLE {{}} CREATE BRANCH held_2 AS OF VERSION {staged}")
+    assert seen(world).waiting == 0
+    sql(world, "ALTER TABLE {} DROP BRANCH held_2")
     session.conf.unset("spark.wap.id")
     session.sql(f"CALL lake.system.publish_changes('{name}', 'visits/events/solo/solo/2')")
     assert seen(world).waiting == 0

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from athena.session import Session
+from athena.trino import TrinoServer, TrinoSettings
 from lake.declaration import Jobs, Upkeep
-from lake.errors import FindingError
+from lake.errors import EnvironmentProblemError, FindingError
 from lake.manifest import BatchId, Lane
 from lake.tables import QUARANTINE, glue_catalog
 from spark_jobs import compact, maintain
@@ -505,3 +507,26 @@ def test_an_empty_lake_is_maintained_without_a_word_of_harm(world):
         ("visits", 0, 0, 0),
         ("quarantine", 0, 0, 0),
     ]
+
+
+def test_trino_reads_the_same_rows_after_compaction_and_maintenance(kept, ministack, tmp_path):
+    try:
+        trino = TrinoServer.start(tmp_path, TrinoSettings(ministack, "us-east-1", heap="1G"), say=print)
+    except EnvironmentProblemError as error:
+        pytest.skip(f"there is no Trino: {error}")
+    try:
+        session = Session(trino.url, catalog="lake", schema=kept.database)
+
+        def by_trino():
+            return sorted(row[0] for row in session.query("SELECT sequence FROM visits").execute())
+
+        untidy(kept)
+        assert by_trino() == kept.model()
+        kept.maintain()
+        assert by_trino() == kept.rows() == kept.model()
+        kept.compact()
+        kept.delete(30, 505)
+        kept.maintain()
+        assert by_trino() == kept.rows() == kept.model()
+    finally:
+        trino.stop()
