@@ -9,7 +9,7 @@ EVENTS ?=
 PORT   ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test cluster-test faults image airflow-setup airflow-test lint format lock clean
+.PHONY: help setup demo test bench cluster-test faults image airflow-setup airflow-test lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESU
 
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup $(VENV)/.develop ## Measurements, each beside another in one run: ONLY=spark_jobs, SCALE=0.1 for a quick look
+	@$(BIN)/python tests/bench $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
 	@$(BIN)/python -m pytest -m cluster tests/cluster tests/k8s $(ARGS)

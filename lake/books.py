@@ -95,7 +95,8 @@ class Books:
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
-        self._manifest = Manifest(dynamodb, table)
+        self.manifest = Manifest(dynamodb, table)
+        """The receipts that it adds up."""
         self._clock = clock
         self._after = after
 
@@ -103,7 +104,7 @@ class Books:
         """Note a receipt in the manifest, and add to the sums now and then; the same again changes nothing."""
         if receipt.batch.number == 1:
             self._open(receipt.batch)  # first, as a series is known by its sums
-        self._manifest.record(receipt)
+        self.manifest.record(receipt)
         if receipt.batch.number % FOLD_EVERY == 0:
             self.fold(receipt.batch)
 
@@ -131,7 +132,7 @@ class Books:
         """
         for _ in range(_ATTEMPTS):
             total = self._entry(series, _sum_key(series))
-            tail = list(_in_line(total.through, self._manifest.behind(_at(series, total.through), _AT_ONCE)))
+            tail = list(_in_line(total.through, self.manifest.behind(_at(series, total.through), _AT_ONCE)))
             if not total.version or len(tail) < at_least or not tail:
                 return total.through
             try:
@@ -148,7 +149,7 @@ class Books:
                 self._replace(series, _sum_key(series), old, _Entry(epoch=max(self._clock(), old.epoch + 1)))
             except _ReplacedError:
                 continue
-            while self.fold(series, at_least=1) < self._manifest.last_receipt(series):
+            while self.fold(series, at_least=1) < self.manifest.last_receipt(series):
                 if not next(_in_line(*self._behind(series)), None):
                     break  # a receipt is missing in between: what follows it stays behind the sums
             self._sweep(series)
@@ -157,7 +158,7 @@ class Books:
 
     def _behind(self, series: BatchId) -> tuple[int, Iterator[tuple[int, Figures]]]:
         through = self._entry(series, _sum_key(series)).through
-        return through, self._manifest.behind(_at(series, through), 1)
+        return through, self.manifest.behind(_at(series, through), 1)
 
     def _accounts(self, owner: str, dataset: str, *, days: bool, since: str | None) -> list[Account]:
         pk = f"{owner}#{dataset}"
@@ -183,7 +184,7 @@ class Books:
 
     def _tail(self, one: tuple[BatchId, _Entry]) -> list[tuple[int, Figures]]:
         series, total = one
-        return list(self._manifest.behind(_at(series, total.through)))
+        return list(self.manifest.behind(_at(series, total.through)))
 
     def _add(self, series: BatchId, total: _Entry, tail: Sequence[tuple[int, Figures]]) -> None:
         last = tail[-1][0]

@@ -92,7 +92,7 @@ def contract_diff(
         for one in sorted(changes, key=lambda change: -change.step):
             print(f"{one.step.name.lower():<7}{f'{one.path} {one.sentence}'.strip()}")
         beside = f"{before.dataset} {before.version} to {name} {after.version}"
-        told = beside if own_table else f"{name}: {before.version} to {after.version}"
-        print(f"{told}: {verdict(needed, made, own_table=own_table)}")
+        line = beside if own_table else f"{name}: {before.version} to {after.version}"
+        print(f"{line}: {verdict(needed, made, own_table=own_table)}")
     if not enough:
         raise typer.Exit(1)

@@ -12,13 +12,17 @@ import hashlib
 import json
 import re
 import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from lake.contract import ListOf, Primitive, StructOf
+from lake.envelope import made_day
 from lake.errors import TerminalError, known_values
+from lake.manifest import NO_TENANT
+from lake.ranges import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,14 +31,18 @@ if TYPE_CHECKING:
 
     from lake.contract import Contract, Field, FieldType
     from lake.declaration import Lake
+    from lake.envelope import Identity
 
 __all__ = [
     "ERASURES",
+    "ErasedObject",
+    "ErasedRecords",
     "Key",
     "Place",
     "Receipt",
     "Seal",
     "Subject",
+    "erased_records",
     "new_receipt",
     "parse_subject",
     "personal_paths",
@@ -209,6 +217,54 @@ class Place:
 
 
 @dataclass(frozen=True)
+class ErasedRecords:
+    """Records that were taken out of an object, of one producer and day."""
+
+    tenant: str
+    """As they were counted; `-` where they claimed none."""
+    producer_id: str | None
+    day: str
+    """On which their events were made; `-` where it can't be told."""
+    count: int
+    sequences: str
+    """Their numbers, as ranges; empty where they can't be read."""
+
+
+def erased_records(
+    identities: Iterable[Identity], tenant: str | None, producers: Mapping[str, str]
+) -> tuple[ErasedRecords, ...]:
+    """What goes, counted as ingest counted it.
+
+    Args:
+        identities: of the records.
+        tenant: of the prefix they lie under; None where it names none.
+        producers: tenant by producer id, for what claims no tenant and lies under none.
+    """
+    counts: Counter[tuple[str, str | None, str]] = Counter()
+    numbers: dict[tuple[str, str | None, str], list[tuple[int, int]]] = {}
+    for who in identities:
+        owner = who.tenant or tenant or producers.get(who.producer_id or "") or NO_TENANT
+        known = who.producer_id is not None and who.sequence is not None
+        key = (owner, who.producer_id if known else None, made_day(who.event_id))
+        counts[key] += 1
+        if known and who.sequence is not None:
+            numbers.setdefault(key, []).append((who.sequence, who.sequence))
+    return tuple(
+        ErasedRecords(*key, counts[key], str(Ranges.of(numbers.get(key, ()))))
+        for key in sorted(counts, key=lambda one: (one[0], one[1] or "", one[2]))
+    )
+
+
+@dataclass(frozen=True)
+class ErasedObject:
+    """What was taken out of an object that ingest had counted."""
+
+    round: int
+    """Round of the erasure in which it was found last: batches up to that round's `numbers` took it whole."""
+    records: tuple[ErasedRecords, ...]
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What an erasure is about, and how far it is."""
 
@@ -231,6 +287,12 @@ class Receipt:
     """Rows taken out of each table, by dataset, then table: what the audit subtracts."""
     sequences: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By dataset, then producer: sequence numbers of the records that objects held, for a balance drawn up anew."""
+    erased_objects: Mapping[str, ErasedObject] = field(default_factory=dict)
+    """By `s3://bucket/key`: what a balance that is drawn up anew no longer finds there."""
+    erased_batches: Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]] = field(default_factory=dict)
+    """Rows taken out of each table, by table, batch (as the table has it), tenant and day."""
+    numbers: tuple[Mapping[str, int], ...] = ()
+    """Newest batch of each series when a round had everything counted, by round."""
     notes: tuple[str, ...] = ()
     """What a person should know of it, in sentences."""
 
@@ -302,6 +364,11 @@ def _parsed(body: bytes, where: str) -> Receipt:
         raw["subject"] = tuple(Seal(**one) for one in raw["subject"])
         raw["places"] = {name: Place(**{**one, "unread": tuple(one["unread"])}) for name, one in raw["places"].items()}
         raw["notes"] = tuple(raw["notes"])
+        raw["numbers"] = tuple(raw["numbers"])
+        raw["erased_objects"] = {
+            uri: ErasedObject(one["round"], tuple(ErasedRecords(**records) for records in one["records"]))
+            for uri, one in raw["erased_objects"].items()
+        }
         return Receipt(**raw)
     except (ValueError, KeyError, TypeError) as error:
         raise TerminalError(f"receipt {where}: it can't be read: {error!r}") from None

@@ -13,7 +13,9 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `net`: where the listing for lost events goes on;
 - `OWNER#DATASET`, `erasure#ID#TABLE`: rows that an erasure took out of one of the owner's tables;
 - `TENANT#DATASET`, `erased#TIME#DIGEST`: an event that was erased and must not come back;
-- `OWNER#DATASET`, `replayed#DIGEST`: a quarantined record that was sent round again.
+- `OWNER#DATASET`, `replayed#DIGEST`: a quarantined record that was sent round again;
+- `OWNER#DATASET`, `quality#TENANT#NUMBER`, `volume#TENANT#DAY`: what quality rules found, see `lake.quality_log`;
+- `OWNER#DATASET`, `lineage#RUN#TURN`, `unsent#RUN#TURN`: lineage, see `lake.lineage_log`.
 
 The leading key starts with the tenant (or the pool), so a role can be held to its own items.
 """

@@ -30,7 +30,7 @@ from lake.errors import LakehoseError, TerminalError
 from lake.provision import provision_storage
 from local import commands as local
 from producers import commands as producers
-from spark_jobs import audit_commands, quality_commands, subject_commands, table_commands
+from spark_jobs import audit_commands, lineage_commands, quality_commands, subject_commands, table_commands
 from spark_jobs import commands as spark_jobs
 
 __all__ = ["app", "main"]
@@ -126,6 +126,7 @@ app.command(rich_help_panel="Data")(producers.send)
 app.command(rich_help_panel="Data")(athena.query)
 app.add_typer(table_commands.table, name="table", rich_help_panel="Data")
 app.add_typer(quality_commands.quality, name="quality", rich_help_panel="Data")
+app.command(rich_help_panel="Data")(lineage_commands.lineage)
 app.add_typer(subject_commands.erase, name="erase", rich_help_panel="Data")
 app.command(rich_help_panel="Data")(subject_commands.replay)
 app.command(rich_help_panel="Data")(subject_commands.backfill)

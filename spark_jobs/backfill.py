@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lake.errors import CommitConflictError, TerminalError, TransientError
+from lake.errors import CommitConflictError, FindingError, TerminalError, TransientError
 from lake.manifest import Counts, Lane, Manifest
 from lake.tables import glue_catalog
 from spark_jobs import ingest
@@ -202,7 +202,10 @@ class _Backfill:
     def _ingest(self) -> None:
         """Carry out what is planned in the series."""
         for _ in range(_ATTEMPTS):
-            if not ingest.run(self.spark, self.lake, self.cloud, series=[self.series], say=self.say).busy:
+            report = ingest.run(self.spark, self.lake, self.cloud, series=[self.series], say=self.say)
+            if report.held:
+                raise FindingError(f"{report.held[0]}; once it is decided about, the same command goes on")
+            if not report.busy:
                 return
             self.pause(_WAIT_SECONDS)
         raise TransientError(f"{self.series.batch(0).series}: another ingest doesn't end; the same command goes on")

@@ -28,6 +28,7 @@ __all__ = ["count_rows", "fingerprints", "made_days", "merge_counts"]
 
 _UUID = 36  # characters of an id in its usual form
 _DAY_MS = 86_400_000
+_DAY_US = 86_400_000_000
 _NO_DAY = -1
 _HOURS_DIGITS = 6  # of an id: 24 of its 48 bits of time, so 2^24 ms, 4.7 hours
 _HYPHENS = (8, 13, 18, 23)
@@ -119,7 +120,7 @@ def count_rows(
     Args:
         uris: objects of the good ones, and how many each has.
         tenant: of the good ones.
-        rows: the good ones: `event_id`, `producer_id` and `sequence`; None where there are none.
+        rows: the good ones: `event_id`, `event_time`, `producer_id` and `sequence`; None where there are none.
         refused: of the others the object, the tenant they are counted under, and what is known of them.
 
     Returns:
@@ -146,6 +147,9 @@ def count_rows(
         "tenant": tenant,
         "bad": [[*key, count] for key, count in bad.items()],
         "ends": _ends(ids),
+        "happened": []
+        if rows is None
+        else np.unique(rows.column("event_time").cast(pa.int64()).to_numpy() // _DAY_US).tolist(),
         "runs": len(runs),
     }
     return orjson.dumps(sums), orjson.dumps(runs), fingerprints(ids).tobytes()
@@ -187,12 +191,18 @@ def _runs(
 
 
 def merge_counts(given: Iterable[bytes]) -> dict[str, Any]:
-    """Add sums up: `objects`, `good`, `bad` and `unidentified` as counters, `ends` by hours, `runs` in all."""
+    """Add sums up.
+
+    Returns:
+        `objects`, `good`, `bad` and `unidentified` as counters; `ends` by hours; days on which events `happened`; how
+        many `runs` there are in all.
+    """
     objects: Counter[str] = Counter()
     good: Counter[tuple[str, int]] = Counter()
     bad: Counter[tuple[str, int]] = Counter()
     unidentified: Counter[tuple[str, int]] = Counter()
     ends: dict[str, tuple[str, str]] = {}
+    happened: set[int] = set()
     runs = 0
     for one in map(orjson.loads, given):
         objects.update(one["objects"])
@@ -205,6 +215,7 @@ def merge_counts(given: Iterable[bytes]) -> dict[str, Any]:
         for first, last in one["ends"]:
             known_first, known_last = ends.setdefault(first[:_HOURS_DIGITS], (first, last))
             ends[first[:_HOURS_DIGITS]] = (min(known_first, first), max(known_last, last))
+        happened.update(one["happened"])
         runs += one["runs"]
     return {
         "objects": objects,
@@ -212,6 +223,7 @@ def merge_counts(given: Iterable[bytes]) -> dict[str, Any]:
         "bad": bad,
         "unidentified": unidentified,
         "ends": sorted(ends.values()),
+        "happened": happened,
         "runs": runs,
     }
 

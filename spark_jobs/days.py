@@ -46,7 +46,7 @@ def rows_by_day(spark: SparkSession, table: str, committed: Committed, among: Co
         if one is not None:
             reader = spark.read.format("iceberg")
             if one["parent_id"] is None:
-                reader = reader.option("snapshot-id", str(committed.snapshot_id))
+                reader = reader.option("versionAsOf", str(committed.snapshot_id))
             else:
                 reader = reader.option("start-snapshot-id", str(one["parent_id"]))
                 reader = reader.option("end-snapshot-id", str(committed.snapshot_id))

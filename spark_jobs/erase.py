@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lake.erasure import Place, Receipt, new_receipt, read_receipt, receipts, tombstone, write_receipt
+from lake.erasure import (
+    ErasedObject,
+    Place,
+    Receipt,
+    erased_records,
+    new_receipt,
+    read_receipt,
+    receipts,
+    tombstone,
+    write_receipt,
+)
 from lake.errors import FindingError, TerminalError, TransientError
 from lake.manifest import Lane, Manifest
 from lake.names import POOL
@@ -24,7 +34,7 @@ from spark_jobs.backfill_state import branches_being_written
 from spark_jobs.commit import History
 from spark_jobs.erase_files import Form, delete_object, rewrite, search
 from spark_jobs.erase_places import datasets_of, object_places, targets
-from spark_jobs.erase_tables import erase_files_of, erased_rows, forget, held_files, remaining_in
+from spark_jobs.erase_tables import Taken, erase_files_of, erased_rows, forget, held_files, remaining_in
 from spark_jobs.failures import spoken
 from spark_jobs.plan import planned_series, read_plan
 from spark_jobs.tombstones import bury
@@ -233,11 +243,7 @@ class _Erasure:
                 if lane is Lane.EVENTS and tenant != self.subject.tenant:
                     continue
                 one = ingest.Series(stream, lane, tenant)
-                events = lane is Lane.EVENTS
-                database = self.lake.names.database(tenant) if events else stream.database
-                table = stream.dataset.name if events else QUARANTINE
-                last = History(self.catalog, database, table).last_number(one.batch(0).series)
-                if read_plan(self.cloud.s3, stream.bucket, one.batch(last + 1)) is not None:
+                if read_plan(self.cloud.s3, stream.bucket, one.batch(self._last(one) + 1)) is not None:
                     return False
         return True
 
@@ -259,9 +265,12 @@ class _Erasure:
             self._add(name, kind, held)
         for name, (_, _, held) in findings.tables.items():
             self._add(name, "table", held)
+        self.receipt = replace(self.receipt, numbers=(*self.receipt.numbers, self._numbers()))
         for place, held in findings.objects.values():
             if place.dataset:
                 self._add_sequences(place.dataset, held)
+            if place.form is not Form.RESULT:
+                self._add_records(place, held)
 
     def _add(self, name: str, kind: str, held: Sequence[Held]) -> None:
         place = self.receipt.places.get(name, Place(kind))
@@ -282,6 +291,35 @@ class _Erasure:
                     known[who.producer_id] = str(there | Ranges(((who.sequence, who.sequence),)))
         if known:
             self.receipt = replace(self.receipt, sequences={**self.receipt.sequences, dataset: known})
+
+    def _numbers(self) -> dict[str, int]:
+        """Newest batch of each series of the subject's."""
+        found: dict[str, int] = {}
+        for stream in self._streams():
+            for lane, tenant in planned_series(self.cloud.s3, stream):
+                if lane is not Lane.EVENTS or tenant == self.subject.tenant:
+                    series = ingest.Series(stream, lane, tenant)
+                    found[series.batch(0).series] = self._last(series)
+        return found
+
+    def _last(self, series: ingest.Series) -> int:
+        events = series.lane is Lane.EVENTS
+        database = self.lake.names.database(series.tenant) if events else series.stream.database
+        table = series.stream.dataset.name if events else QUARANTINE
+        return History(self.catalog, database, table).last_number(series.batch(0).series)
+
+    def _add_records(self, place: ObjectPlace, held: Sequence[Held]) -> None:
+        """Note whose records go from each object: found anew it was not rewritten, and this round counts for it."""
+        objects = dict(self.receipt.erased_objects)
+        for one in held:
+            if one.stored.is_newest and one.records and len(one.identities) == one.records:
+                tenant = place.tenant_of(one.stored.key)
+                # what was delivered astray counts under its prefix, whatever it claims
+                stray = place.form is Form.LINES and tenant != self.subject.tenant
+                whose = tuple(replace(who, tenant=None) for who in one.identities) if stray else one.identities
+                records = erased_records(whose, tenant, place.matcher.producers if not stray else {})
+                objects[one.stored.address] = ErasedObject(len(self.receipt.numbers) - 1, records)
+        self.receipt = replace(self.receipt, erased_objects=objects)
 
     def _remembered(self) -> int:
         """Snapshots that still name files of which nothing is left."""
@@ -343,13 +381,17 @@ class _Erasure:
         if not named:
             return
         dataset = _dataset(target)
-        before = max(place.removed, erased_rows(self.catalog, target, self.receipt.id))
-        removed = erase_files_of(self.spark, target, held, self.receipt.id, before)
+        noted = Taken(place.removed, self.receipt.erased_batches.get(target.name, {}))
+        found = erased_rows(self.catalog, target, self.receipt.id)
+        before = found if found.rows > noted.rows else noted
+        taken = erase_files_of(self.spark, target, held, self.receipt.id, before)
+        removed = taken.rows
         self.after("rows")
         by_table = {**self.receipt.erased_rows.get(dataset, {}), target.name: removed}
         self.receipt = replace(
             self.receipt.with_place(name, replace(place, removed=removed)),
             erased_rows={**self.receipt.erased_rows, dataset: by_table},
+            erased_batches={**self.receipt.erased_batches, target.name: taken.batches},
         )
         # before the history forgets: the audit's, and a later run's, only way to know
         self._note("counted")

@@ -47,6 +47,13 @@ class ObjectPlace:
         middle = f"*/{self.dataset}/" if self.form is Form.ERRORS else ""
         return f"s3://{self.bucket}/{self.prefix}{middle}"
 
+    def tenant_of(self, key: str) -> str | None:
+        """Tenant under which ingest counts a record that names none; None where the place of an object tells none."""
+        if self.form is not Form.LINES:
+            return self.matcher.tenant if self.form is Form.RAW else None
+        folder = key.removeprefix(Names.processed_prefix(self.dataset)).partition("/")[0]
+        return folder.removeprefix("tenant=") or None if folder.startswith("tenant=") else None
+
     def objects(self, s3: S3Client) -> list[Stored]:
         """All of its objects, in each of their versions."""
         return [one for one in list_objects(s3, self.bucket, self.prefix) if self._is_its(one.key)]

@@ -11,22 +11,26 @@ goes is therefore said again, by an empty snapshot with its id, so that Iceberg 
 
 from __future__ import annotations
 
+import json
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.contract import ListOf, Primitive, StructOf
+from lake.envelope import day_text
 from lake.erasure import typed_value
 from lake.errors import CommitConflictError, FindingError
+from lake.manifest import NO_TENANT
 from lake.tables import load_table
 from spark_jobs.erase_files import Form, delete_object, is_refused, list_objects, search
 from spark_jobs.history import PUBLISHED, ancestors, batch_of, summary_of
 from spark_jobs.session import CATALOG, literal
 from spark_jobs.snapshots import remember
+from spark_jobs.tally import MADE_DAY
 from spark_jobs.values import spark_type
 
 if TYPE_CHECKING:
@@ -44,11 +48,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "erase_files_of", "erased_rows", "forget", "held_files", "remaining_in"]
 
-ERASURE, ROWS = "lakehose.erasure", "lakehose.erased-rows"
-"""Keys of a snapshot's summary: which erasure it is of, and the rows that it took out."""
+ERASURE, ROWS, BATCHES = "lakehose.erasure", "lakehose.erased-rows", "lakehose.erased-batches"
+"""Keys of a snapshot's summary: which erasure it is of, and the rows that it took out; the same as JSON by batch,
+tenant and day, by which a balance can be drawn up anew."""
 
 _ATTEMPTS = 5
 _MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows that an erasure took out of a table."""
+
+    rows: int = 0
+    batches: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """By batch (as the table has it), tenant, and the day on which their events were made."""
+
+    def __add__(self, other: Taken) -> Taken:
+        sums: dict[str, dict[str, dict[str, int]]] = {}
+        for one in (self, other):
+            for batch, tenants in one.batches.items():
+                for tenant, days in tenants.items():
+                    into = sums.setdefault(batch, {}).setdefault(tenant, {})
+                    for day, rows in days.items():
+                        into[day] = into.get(day, 0) + rows
+        return Taken(self.rows + other.rows, sums)
 
 
 @dataclass(frozen=True)
@@ -95,7 +119,7 @@ def _roots(table: Table) -> list[tuple[str, str]]:
     return [(bucket, f"{prefix}/") for bucket, _, prefix in parts]
 
 
-def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], erasure_id: str, before: int) -> int:
+def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], erasure_id: str, before: Taken) -> Taken:
     """Write those of the held files that the current snapshot has anew, without the subject's rows.
 
     Args:
@@ -103,10 +127,10 @@ def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], er
         target: the table.
         held: files that hold the subject.
         erasure_id: goes into the snapshot's summary, with the sum of the rows.
-        before: rows that the erasure has taken out of the table so far.
+        before: what the erasure has taken out of the table so far.
 
     Returns:
-        rows taken out with these: those that a query would have shown.
+        what is taken out with these: rows that a query would have shown.
 
     Raises:
         FindingError: the new files don't hold just the rows that were to stay.
@@ -149,8 +173,8 @@ def _tasks(java: Any, snapshot: Any) -> Iterator[Any]:
 
 
 def _overwrite(
-    spark: SparkSession, java: Any, tasks: list[Any], target: Target, *, erasure_id: str, before: int
-) -> int:
+    spark: SparkSession, java: Any, tasks: list[Any], target: Target, *, erasure_id: str, before: Taken
+) -> Taken:
     with _staged(spark, java, tasks) as group:
         rows = spark.read.format("iceberg").option("file-open-cost", "0").load(group)
         subjects = F.coalesce(_condition(target, rows), F.lit(False))
@@ -173,8 +197,20 @@ def _overwrite(
             change.deleteFile(task.file())
         for one in new:
             change.addFile(one)
-        change.set(ERASURE, erasure_id).set(ROWS, str(before + gone)).commit()
-    return before + gone
+        taken = before + Taken(gone, _by_batch(rows.where(subjects)) if gone else {})
+        told = json.dumps(taken.batches, separators=(",", ":"), sort_keys=True)
+        change.set(ERASURE, erasure_id).set(ROWS, str(taken.rows)).set(BATCHES, told).commit()
+    return taken
+
+
+def _by_batch(rows: DataFrame) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    named = rows.selectExpr("CAST(_batch AS string) AS batch", "tenant", f"{MADE_DAY} AS day")
+    for row in named.groupBy("batch", "tenant", "day").count().collect():
+        tenant, day = row["tenant"] or NO_TENANT, day_text(row["day"])
+        into = found.setdefault(row["batch"] or "", {}).setdefault(tenant, {})
+        into[day] = into.get(day, 0) + row["count"]
+    return found
 
 
 def _coordinator(spark: SparkSession) -> Any:
@@ -235,10 +271,12 @@ def _cast(kind: Primitive, text: str) -> str:
     return literal(text) if kind.name == "string" else f"CAST({literal(text)} AS {spark_type(kind)})"
 
 
-def erased_rows(catalog: GlueCatalog, target: Target, erasure_id: str) -> int:
-    """Rows that an erasure has taken out of a table, as far as its history still tells."""
+def erased_rows(catalog: GlueCatalog, target: Target, erasure_id: str) -> Taken:
+    """What an erasure has taken out of a table, as far as its history still tells."""
     told = [summary_of(one) for one in ancestors(_load(catalog, target))]
-    return max((int(one.get(ROWS, "0")) for one in told if one.get(ERASURE) == erasure_id), default=0)
+    told = [one for one in told if one.get(ERASURE) == erasure_id]
+    mine = [Taken(int(one.get(ROWS, "0")), json.loads(one.get(BATCHES, "{}"))) for one in told]
+    return max(mine, key=lambda one: one.rows, default=Taken())
 
 
 def forget(

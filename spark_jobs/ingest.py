@@ -24,6 +24,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.arrivals import Arrivals, relist
+from lake.books import Books
 from lake.envelope import day_text
 from lake.errors import CommitConflictError, FindingError, LakehoseError
 from lake.figures import Counts, Figures
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestReport", "Series", "run", "series_of"]
 
+_PART_BYTES = 4 * 2**20  # of objects as stored, whose rows are one file, about
+_PLACES = 4  # partitions of a batch, at most, into which each part may write a file
+_DAYS_OF = {"hour": 1 / 24, "day": 1.0, "month": 28.0, "year": 365.0}
+"""What a partition by time holds."""
 _QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
 
 
@@ -417,14 +422,15 @@ class _Ingest:
             rows = self._rows(plan, records, counted) if self.series.lane is Lane.EVENTS else None
             if rows is not None and standing.ruling is None:
                 # before anything is published, the refused ones included: of a batch that is held, nothing is
-                standing = self._gate.check(plan, self._as_table(plan, rows), standing)
+                shaped, how = self._as_table(plan, rows, counted)
+                standing = self._gate.check(plan, shaped, standing, distribution=how)
             refused = self._commit_refused(plan, records, counted)
             self.after("quarantine")
             if rows is not None:
                 if standing.ruling is not None and standing.refuses:
                     committed, turned_away = self._turn_away(plan, rows, standing.ruling)
                 else:
-                    committed = self._commit_rows(plan, rows)
+                    committed = self._commit_rows(plan, *self._as_table(plan, rows, counted))
                 self.after("data")
             elif refused is not None:
                 committed = refused
@@ -435,7 +441,7 @@ class _Ingest:
         # before the receipt: a batch that has one isn't done again, so nobody would tell
         done = Turn.ABORT if standing.refuses else Turn.COMPLETE
         self._tell(plan, done, receipt=receipt, results=standing.results)
-        self.manifest.record(receipt)
+        Books(self.cloud.dynamodb, self.lake.names.manifest_table()).record(receipt)
         self.manifest.settled(self._arrivals(plan))
         self.after("receipt")
         if standing.hold is not None:
@@ -485,9 +491,9 @@ class _Ingest:
             )
         return done
 
-    def _commit_rows(self, plan: Plan, rows: DataFrame) -> Committed:
-        history, kept = self._history(self._stream.dataset.name), self._as_table(plan, rows)
-        return commit(self.spark, history, plan.batch, kept, distribution="hash", among=self._mine(plan))
+    def _commit_rows(self, plan: Plan, rows: DataFrame, how: str) -> Committed:
+        history = self._history(self._stream.dataset.name)
+        return commit(self.spark, history, plan.batch, rows, distribution=how, among=self._mine(plan))
 
     def _turn_away(self, plan: Plan, rows: DataFrame, ruling: Ruling) -> tuple[Committed, dict[tuple[str, str], int]]:
         """Send what would be rows to quarantine; answers how many there are, by tenant and day, too."""
@@ -503,9 +509,17 @@ class _Ingest:
         done = self._gate.refuse(plan, shaped, ruling, refused=sum(found.values()), among=self._mine(plan))
         return done, found
 
-    def _as_table(self, plan: Plan, rows: DataFrame) -> DataFrame:
-        """A batch's rows, with the table's columns."""
-        return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number))
+    def _as_table(self, plan: Plan, rows: DataFrame, counted: Tally) -> tuple[DataFrame, str]:
+        """A batch's rows, with the table's columns, in as many parts as files are wanted, and how to distribute them.
+
+        Gathering rows by their partition costs a shuffle, and writes what is of one day on one core. So where they are
+        of a few days, each part is written as it is; only where that would be many small files, they are gathered.
+        """
+        parts = 1 + sum(one.size for one in plan.objects) // _PART_BYTES
+        days_of = [_DAYS_OF.get(one.transform, 0.0) for one in self._stream.dataset.contract.partition]
+        few = all(days and counted.days / days <= _PLACES for days in days_of)
+        how = "none" if parts == 1 or few else "hash"
+        return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number)).coalesce(parts), how
 
     def _rows(self, plan: Plan, records: Kept, counted: Tally) -> DataFrame:
         """What of a batch becomes rows, as it was judged."""

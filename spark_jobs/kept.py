@@ -63,6 +63,7 @@ class Kept:
             unidentified=_by_day(found["unidentified"]),
             seen=self._seen(found["runs"]),
             ends=tuple(found["ends"]),
+            days=len(found["happened"]),
         )
 
     def _seen(self, runs: int) -> dict[tuple[str, str, str], Ranges]:

@@ -49,8 +49,11 @@ _MANIFEST_BYTES = 8 * 2**20
 _MANIFESTS_WORTH = 10  # more than there need be
 _IDS = 500  # snapshots of one call
 _SHOWN = 5  # orphans that are said by name
-# somebody else's commit came between: nothing was changed, and the next run does it
-_OVERTAKEN = re.compile(r"\b(?:ValidationException|CommitFailedException|CommitStateUnknownException)\b")
+# Somebody else's commit came between: nothing was changed, and the next run does it. The last is how Iceberg says that
+# manifests it was to replace were replaced meanwhile.
+_OVERTAKEN = re.compile(
+    r"\b(?:ValidationException|CommitFailedException|CommitStateUnknownException|arraySize cannot be negative)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,7 @@ class _Maintenance:
         return fewer
 
     def _rewrite_manifests(self, table: Table) -> tuple[int, int]:
-        """Write manifests anew, by partition, if there are many more than need be; answers how many before and after."""
+        """Write manifests anew, by partition, if there are many more than need be; answers how many before, after."""
         snapshot = table.current_snapshot()
         found = snapshot.manifests(table.io) if snapshot else []
         sizes = [one.manifest_length for one in found if one.content is ManifestContent.DATA]

@@ -120,13 +120,14 @@ class Gate:
         # without its rows, which an erasure may have taken, it is carried out as a new one
         return Standing(hold) if staged is None else self._hold_to_rules(plan, staged, None, Standing(hold))
 
-    def check(self, plan: Plan, rows: DataFrame, standing: Standing) -> Standing:
+    def check(self, plan: Plan, rows: DataFrame, standing: Standing, *, distribution: str) -> Standing:
         """Stage a batch that nothing is decided about, and hold it to the rules.
 
         Args:
             plan: the batch's.
             rows: its new rows, with the table's columns.
             standing: what is written down of it.
+            distribution: as `commit` takes it.
 
         Raises:
             HeldError: it breaks a rule that blocks, and is held back.
@@ -138,8 +139,9 @@ class Gate:
         staged, counts = history.staged(plan.batch), None
         if staged is None:
             watched, watch = Watch.over(rows, self.contract)
-            staged = stage(self.spark, history, plan.batch, watched, distribution="hash")
-            counts = watch.counted()
+            staged = stage(self.spark, history, plan.batch, watched, distribution=distribution)
+            # of a plan that Spark found to be empty while it ran, it tells no counts
+            counts = watch.counted() if staged[1] else None
         self.after("staged")
         return self._hold_to_rules(plan, staged, counts, standing)
 

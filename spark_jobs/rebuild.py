@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lake.clients import Cloud
-    from lake.declaration import Lake, Stream
+    from lake.declaration import Lake
     from lake.erasure import Receipt
     from lake.manifest import BatchId
     from spark_jobs.plan import Plan
@@ -332,8 +332,8 @@ def _figures(  # noqa: PLR0917 - one line of the balance sheet
             unidentified=unidentified.get(key, 0),
         )
     seen = {key[1:]: ranges for key, ranges in found.seen.items() if key[0] == number}
-    for key, ranges in gone.seen.items():
-        seen[key] = seen.get(key, Ranges()) | ranges
+    for who, ranges in gone.seen.items():
+        seen[who] = seen.get(who, Ranges()) | ranges
     return Figures(counts, seen)
 
 

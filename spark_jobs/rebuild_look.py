@@ -90,6 +90,9 @@ def look_at_events(
         found = Found()
         _count_refused(found, kept)
         mine = lines.where("position IS NOT NULL").join(taken, "object")
+        # an object that couldn't be read then is one record, whatever it is now
+        known = kept.where("position IS NULL").select("batch", "object")
+        mine = mine.join(known, ["batch", "object"], "left_anti")
         good = mine.join(kept.select("batch", "object", "position"), ["batch", "object", "position"], "left_anti")
         _count(found, found.good, good.withColumn("tenant", F.lit(tenant)))
         table = spark.table(f"{CATALOG}.{rows}").select("event_id", "_object", "_batch")
@@ -103,7 +106,7 @@ def look_at_events(
             found.broken.setdefault(row["number"], set()).add(row["object"])
         _merge_seen(found, good.withColumn("tenant", F.lit(tenant)), kept)
         if found.broken:
-            _seen_in_rows(found, table.join(F.broadcast(taken), both), spark, rows)
+            _seen_in_rows(found, taken, spark, rows)
         return found
     finally:
         for one in (taken, kept, lines):
@@ -223,7 +226,7 @@ def _identity(line: bytes) -> tuple[str | None, str | None, int | None]:
         event_id, producer, sequence = (record.get(name) for name in ("event_id", "producer_id", "sequence"))
     except (ValueError, AttributeError):
         return None, None, None
-    whole = int(sequence) if isinstance(sequence, int | float) and abs(sequence) < 2**63 else None  # noqa: PLR2004
+    whole = int(sequence) if isinstance(sequence, int | float) and abs(sequence) < 2**63 else None
     return (
         event_id if isinstance(event_id, str) else None,
         producer if isinstance(producer, str) else None,

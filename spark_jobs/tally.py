@@ -45,6 +45,8 @@ class Tally:
     """Sequence numbers by (tenant, producer, day), of all whose identity can be read."""
     ends: tuple[tuple[str, str], ...]
     """Smallest and largest event id of the good ones, by the hours they were made in."""
+    days: int = 0
+    """Days on which the good ones' events happened, by their `event_time`."""
 
     @property
     def event_ids(self) -> tuple[str, str] | None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -37,9 +40,37 @@ class Row:
         return self.ours / self.against if self.against else None
 
 
-def at_most(name: str, measure: str, ours: float, against: float, other: str, limit: float) -> Row:
+def at_most(name: str, measure: str, ours: float, against: float, other: str, limit: float) -> Row:  # noqa: PLR0917 - read like a row
     """A row that holds when ours is at most so many times the other."""
     return Row(name, measure, ours, against, other, f"at most {limit:g} times", ours <= limit * against)
+
+
+@dataclass
+class Cost:
+    """What a piece of work took."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    """Seconds of processor, of this process and those that it started."""
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Measure what is done within; other work on the machine stretches the seconds, and hardly the processor's."""
+    cost = Cost()
+    cpu, started = _cpu_seconds(), time.monotonic()
+    yield cost
+    cost.seconds, cost.cpu = time.monotonic() - started, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    found = 0.0
+    me = psutil.Process()
+    for one in (me, *me.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = one.cpu_times()
+            found += times.user + times.system
+    return found
 
 
 def print_rows(rows: Sequence[Row]) -> None:

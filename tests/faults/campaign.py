@@ -121,7 +121,7 @@ class Campaign:
         self._epoch = -1
         self._model = Model()
         self._open: dict[str, Any] = {}
-        self._erasing: dict[str, str] = {}
+        self._erasing: set[str] = set()
         self._trino: TrinoServer | None = None
         self._trino_every = trino_every
         self._parts: dict[str, float] = {}
@@ -203,7 +203,7 @@ class Campaign:
         self.lake = lake_of(f"faults{self.seed}e{epoch}")
         for _ in provision_storage(self.lake, self.cloud):
             pass
-        self._model, self._open, self._erasing = Model(), {}, {}
+        self._model, self._open, self._erasing = Model(), {}, set()
         self._epoch = epoch
         self._to_writer("begin", company=self.lake.company, endpoint=self._endpoint, seed=self.seed * 1000 + epoch)
         self._to_writer("write", objects=5, pause=0.0, rival=False)
@@ -239,12 +239,13 @@ class Campaign:
             case "erase":
                 # a replay that was broken off may have sent an event round or not: which, no model could tell
                 self._close("replay")
-                free = sorted(set(self._model.users) - self._erasing.keys())
-                user = rng.choice(free) if free and (not self._erasing or rng.random() < 0.5) else [*self._erasing][-1]
+                free = sorted(set(self._model.users) - self._erasing)
+                known = sorted(self._erasing)
+                user = rng.choice(free) if not known or (free and rng.random() < 0.5) else rng.choice(known)
                 if user not in self._erasing:
-                    self._erasing[user] = f"e{strike.number}"
+                    self._erasing.add(user)
                     self._to_writer("retire", user=user, silent=True)
-                return {"user": user, "erasure": self._erasing[user]}
+                return {"user": user, "erasure": f"e{strike.number}"}
             case "replay":
                 self._close("erase")
             case "compact" | "maintain" if rng.random() < 0.4:
@@ -325,9 +326,9 @@ class Campaign:
         self._ingest_all()
         match job:
             case "erase":
-                for user, erasure in self._erasing.items():
-                    self._erase(user, erasure)
-                self._erasing = {}
+                for user in sorted(self._erasing):
+                    self._erase(user)
+                self._erasing = set()
             case "replay":
                 self._done("replay")
                 self._model.replay()
@@ -338,8 +339,9 @@ class Campaign:
             case _:
                 self._done(job)
 
-    def _erase(self, user: str, erasure: str) -> None:
-        self._done("erase", user=user, erasure=erasure)
+    def _erase(self, user: str) -> None:
+        # goes on with the one that was broken off, under that one's id
+        erasure = self._done("erase", user=user, erasure=f"last-of-{user}")["report"]["id"]
         self._model.erase(user)
         found = self._done("verify", user=user, erasure=erasure)["report"]
         if not found["clean"]:

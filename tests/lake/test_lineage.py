@@ -251,7 +251,10 @@ def test_events_are_kept_and_found_by_run_and_by_time(log):
 def test_an_endpoint_takes_the_events_as_they_are_kept(log, receiver, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "secret")
     there = receiver()
-    assert send(log, LineageTarget(there.url), [told("sent", 1), told("sent", 2)], dataset="sent")[0] == []
+    assert (
+        send(log, LineageTarget(there.url, timeout_seconds=30), [told("sent", 1), told("sent", 2)], dataset="sent")[0]
+        == []
+    )
     assert (there.events, there.paths[0]) == ([told("sent", 1).event, told("sent", 2).event], "/api/v1/lineage")
     assert there.headers[0]["Authorization"] == "Bearer secret"
     assert list(log.unsent("solo", "sent")) == []
@@ -273,7 +276,7 @@ def test_an_endpoint_that_does_not_take_events_costs_seconds_and_gets_them_from_
     assert seconds < 2
     assert [one.event["number"] for one in log.unsent("solo", dataset)] == [1, 2]
     good = receiver()
-    assert send(log, LineageTarget(good.url), [], dataset=dataset)[0] == []
+    assert send(log, LineageTarget(good.url, timeout_seconds=30), [], dataset=dataset)[0] == []
     assert [one["number"] for one in good.events] == [1, 2]
     assert list(log.unsent("solo", dataset)) == []
 

@@ -1,0 +1,119 @@
+"""Measures the audit: its requests and seconds after a hundred times as many batches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rows import at_most
+
+from lake.audit import balance, gather
+from lake.books import Books
+from lake.clients import Cloud
+from lake.contract import Contract, Field, PartitionField, Primitive
+from lake.declaration import Buffering, Dataset, Jobs, Lake, Tenant, Tier
+from lake.figures import Counts, Figures
+from lake.manifest import BatchId, BatchReceipt, Lane, ProducerLedger
+from lake.provision import provision_storage
+from lake.ranges import Ranges
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import running_ministack
+
+if TYPE_CHECKING:
+    from rows import Row
+
+_FEW, _MANY = 10, 1_000
+_OBJECTS, _RECORDS, _PRODUCERS = 20, 5_000, 40  # of a batch
+_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
+_CLICKS = Contract(
+    dataset="clicks",
+    version="1.0.0",
+    fields=(Field("page", Primitive("string")),),
+    partition=(PartitionField("day", "event_time"),),
+    sort=("event_time",),
+)
+
+
+class _Place:
+    """A lake with so many batches, noted as ingest notes them."""
+
+    def __init__(self, cloud: Cloud, company: str, batches: int) -> None:
+        self._cloud = cloud
+        self._lake = Lake(
+            company=company,
+            environment="bench",
+            region="us-east-1",
+            tenants=(Tenant("acme", Tier.DEDICATED),),
+            datasets=(Dataset("clicks", _CLICKS, Buffering()),),
+            jobs=Jobs(),
+        )
+        for _ in provision_storage(self._lake, cloud):
+            pass
+        books = Books(cloud.dynamodb, self._lake.names.manifest_table())
+        for number in range(1, batches + 1):
+            books.record(self._receipt(number))
+        self._report(batches)
+
+    def _receipt(self, number: int) -> BatchReceipt:
+        each = _RECORDS // _PRODUCERS
+        # a day has fifty batches
+        day = (_MOMENT + timedelta(minutes=29 * number)).date().isoformat()
+        numbers = Ranges((((number - 1) * each, number * each - 1),))
+        prefix = f"s3://{self._lake.names.bucket('acme')}/processed/clicks/tenant=acme/"
+        return BatchReceipt(
+            batch=BatchId("acme", "clicks", Lane.EVENTS, "acme", number),
+            snapshot_id=number,
+            schema_version="1.0.0",
+            committed_at_ms=0,
+            objects={f"{prefix}{number:06d}-{one:03d}.gz": _RECORDS // _OBJECTS for one in range(_OBJECTS)},
+            figures=Figures(
+                {("acme", day): Counts(_RECORDS, 0, _RECORDS)},
+                {("acme", f"phone-{one:03d}", day): numbers for one in range(_PRODUCERS)},
+            ),
+        )
+
+    def _report(self, batches: int) -> None:
+        books = Books(self._cloud.dynamodb, self._lake.names.manifest_table())
+        sent = batches * (_RECORDS // _PRODUCERS)
+        for one in range(_PRODUCERS):
+            books.manifest.report(ProducerLedger("acme", "clicks", f"phone-{one:03d}", sent, sent, 0, 0))
+
+    def audit(self, *, since: datetime | None = None) -> tuple[float, int, int]:
+        """Draw the sheet up; answers seconds, requests, and bytes of their answers."""
+        cloud = Cloud(self._cloud.region, self._cloud.endpoint)
+        answers: list[int] = []
+
+        def note(response_dict: Any, **_: Any) -> None:
+            answers.append(len(response_dict["body"] or b""))
+
+        for client in (cloud.dynamodb, cloud.sqs, cloud.glue, cloud.s3):
+            client.meta.events.register("before-parse.*.*", note)
+        started = time.monotonic()
+        first = since.date() if since else None
+        sheet = balance(gather(self._lake, cloud, "clicks", by_day=since is not None, since=first))
+        took = time.monotonic() - started
+        if not sheet.balanced:
+            raise RuntimeError(f"the audit of {self._lake.company} does not balance: {sheet.total}")
+        return took, len(answers), sum(answers)
+
+
+def rows(folder: Path, scale: float) -> list[Row]:
+    """All comparisons of the audit."""
+    found: list[Row] = []
+    with running_ministack(folder) as url:
+        cloud = Cloud("us-east-1", url)
+        many = max(_FEW, round(_MANY * scale))
+        small, large = _Place(cloud, "few", _FEW), _Place(cloud, "many", many)
+        last = _MOMENT + timedelta(minutes=29 * _FEW)
+        for told, days in (("", (None, None)), (" of the last day", (last, _MOMENT + timedelta(minutes=29 * many)))):
+            ours = [large.audit(since=days[1]) for _ in range(7)][2:]
+            against = [small.audit(since=days[0]) for _ in range(7)][2:]
+            name = f"audit{told} after {many:,} batches"
+            for place, measure in enumerate(("seconds", "requests", "bytes of answers")):
+                one, other = (sorted(run[place] for run in runs)[len(runs) // 2] for runs in (ours, against))
+                found.append(at_most(name, measure, one, other, f"after {_FEW}", 1.2))
+    return found
