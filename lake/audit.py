@@ -103,7 +103,7 @@ def _accounts(lake: Lake, cloud: Cloud, stream: Stream, *, by_day: bool, since: 
     found = books.accounts(stream.owner, stream.dataset.name, days=by_day, since=since)
     for one in found:
         if one.behind > FOLD_EVERY:
-            books.fold(one.series)  # for the next audit
+            books.fold(one.series, at_least=FOLD_EVERY)  # for the next audit
     return found
 
 

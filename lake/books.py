@@ -106,7 +106,7 @@ class Books:
             self._open(receipt.batch)  # first, as a series is known by its sums
         self.manifest.record(receipt)
         if receipt.batch.number % FOLD_EVERY == 0:
-            self.fold(receipt.batch)
+            self.fold(receipt.batch, at_least=FOLD_EVERY)
 
     def accounts(self, owner: str, dataset: str, *, days: bool = False, since: str | None = None) -> list[Account]:
         """All series of an owner's dataset.
@@ -124,7 +124,7 @@ class Books:
                 continue  # added to the sums while they were read
         raise TransientError(f"manifest table {self._table}: the books of {owner}#{dataset} change all the time")
 
-    def fold(self, series: BatchId, *, at_least: int = FOLD_EVERY) -> int:
+    def fold(self, series: BatchId, *, at_least: int) -> int:
         """Add the batches that lie behind the sums of a series to them, if they are so many.
 
         Returns:

@@ -42,11 +42,18 @@ _PASSING_CODES = {
 }
 
 
+# how pyarrow, by which PyIceberg reads S3, calls what no other try will change; all it raises is an OSError
+_LASTING = ("ACCESS_DENIED", "NO_SUCH_", "RESOURCE_NOT_FOUND", "INVALID_", "SIGNATURE_", "UNRECOGNIZED_CLIENT")
+
+
 def is_passing(error: BaseException) -> bool:
-    """Whether a failed call may work later: AWS is busy, or the way there is cut; boto3's own retries have ended."""
+    """Whether a failed call may work later: AWS is busy, or the way there is cut; the client's retries have ended."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "")) in _PASSING_CODES
-    return isinstance(error, ConnectionError | HTTPClientError | OSError)
+    if isinstance(error, OSError):
+        lasting = isinstance(error, FileNotFoundError | PermissionError)
+        return not lasting and not any(word in str(error) for word in _LASTING)
+    return isinstance(error, ConnectionError | HTTPClientError)
 
 
 @dataclass(frozen=True)

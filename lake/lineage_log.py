@@ -65,8 +65,12 @@ class LineageLog:
 
     def sent(self, told: Told) -> None:
         """Take the mark from an event."""
-        key = {"pk": {"S": f"{told.owner}#{told.dataset}"}, "sk": {"S": f"unsent#{told.key}"}}
-        self._dynamodb.delete_item(TableName=self._table, Key=key)
+        self._unmark(told.owner, told.dataset, f"unsent#{told.key}")
+
+    def _unmark(self, owner: str, dataset: str, sk: str) -> None:
+        # as a batch of one: a job's role may write items, and delete them this way
+        key: Any = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": sk}}
+        self._dynamodb.batch_write_item(RequestItems={self._table: [{"DeleteRequest": {"Key": key}}]})
 
     def events(self, owner: str, dataset: str, *, run: str = "", since: str = "") -> Iterator[Told]:
         """Events of an owner's dataset, in the order in which their runs began.
@@ -92,7 +96,7 @@ class LineageLog:
                 TableName=self._table, Key={"pk": pk, "sk": {"S": f"lineage#{key}"}}, ConsistentRead=True
             ).get("Item")
             if kept is None:
-                self._dynamodb.delete_item(TableName=self._table, Key={"pk": pk, "sk": item["sk"]})
+                self._unmark(owner, dataset, item["sk"]["S"])
                 continue
             yield Told(owner, dataset, json.loads(gzip.decompress(_bytes(kept["event"]["B"]))))
 

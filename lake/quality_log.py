@@ -87,21 +87,10 @@ class QualityLog:
 
     def decided(self, batch: BatchId, state: State) -> None:
         """Note what has become of a batch whose results are noted; without them there is nothing to note."""
-        try:
-            self._dynamodb.update_item(
-                TableName=self._table,
-                Key={
-                    "pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                    "sk": {"S": f"quality#{batch.tenant}#{batch.number:09d}"},
-                },
-                UpdateExpression="SET #state = :state",
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={":state": {"S": state}},
-            )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        key = _key(batch, f"quality#{batch.tenant}#{batch.number:09d}")
+        item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        if item is not None:
+            self._dynamodb.put_item(TableName=self._table, Item={**item, "state": {"S": state}})
 
     def entries(self, owner: str, dataset: str, tenant: str | None = None) -> Iterator[Entry]:
         """What was found in an owner's batches, of one tenant or all, the newest of each first."""
@@ -126,21 +115,19 @@ class QualityLog:
 
     def count_day(self, batch: BatchId, day: str, rows: int) -> None:
         """Add a batch's rows to those of a day (`2026-01-31`), once, as batches of a series come in order."""
+        key = _key(batch, f"volume#{batch.tenant}#{day}")
+        there = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        total = rows + (int(there["rows"]["N"]) if there else 0)
         try:
-            self._dynamodb.update_item(
+            self._dynamodb.put_item(
                 TableName=self._table,
-                Key={
-                    "pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                    "sk": {"S": f"volume#{batch.tenant}#{day}"},
-                },
-                UpdateExpression="ADD #rows :rows SET newest = :number",
+                Item={**key, "rows": {"N": str(total)}, "newest": {"N": str(batch.number)}},
                 ConditionExpression="attribute_not_exists(newest) OR newest < :number",
-                ExpressionAttributeNames={"#rows": "rows"},
-                ExpressionAttributeValues={":rows": {"N": str(rows)}, ":number": {"N": str(batch.number)}},
+                ExpressionAttributeValues={":number": {"N": str(batch.number)}},
             )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
-                raise
+                raise  # else it is counted already
 
     def days_before(self, batch: BatchId, day: str, last: int) -> list[tuple[str, int]]:
         """The last days before one that had batches, the newest first, with their rows."""
@@ -167,6 +154,10 @@ class QualityLog:
         )
         for one in pages:
             yield from one["Items"]
+
+
+def _key(batch: BatchId, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{batch.owner}#{batch.dataset}"}, "sk": {"S": sk}}
 
 
 def _packed(one: Result) -> dict[str, Any]:

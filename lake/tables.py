@@ -34,8 +34,9 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
+from lake.clients import is_passing
 from lake.contract import Contract, Field, FieldType, ListOf, PartitionField, Primitive
-from lake.errors import CommitConflictError, FindingError
+from lake.errors import CommitConflictError, FindingError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +181,11 @@ def table_properties(target_mib: int) -> dict[str, str]:
 
 def glue_catalog(cloud: Cloud) -> GlueCatalog:
     """PyIceberg's view of the same Glue catalog that Spark and Athena use."""
-    settings: dict[str, Any] = {"glue.region": cloud.region, "s3.region": cloud.region}
+    settings: dict[str, Any] = {
+        "glue.region": cloud.region,
+        "s3.region": cloud.region,
+        "s3.retry-strategy-impl": "lake.retries.PatientRetries",
+    }
     if cloud.endpoint:
         credentials = cloud.environment()
         settings |= {
@@ -298,8 +303,16 @@ def _widens(old: IcebergType, new: IcebergType) -> bool:
 
 
 def load_table(catalog: GlueCatalog, identifier: tuple[str, str]) -> Table | None:
-    """The table, or None where there is none of that name."""
+    """The table, or None where there is none of that name.
+
+    Raises:
+        TransientError: S3 or the way there is away, so that its metadata can't be read.
+    """
     try:
         return catalog.load_table(identifier)
     except NoSuchTableError:
         return None
+    except OSError as error:
+        if not is_passing(error):
+            raise
+        raise TransientError(f"table {'.'.join(identifier)}: its metadata can't be read: {error}") from error

@@ -40,11 +40,11 @@ def audit(
     database = lake.names.database(lake.tenant(tenant).id) if tenant else ""
     if rebuild:
         # Spark's modules take a second to load, which an audit need not wait for
-        from spark_jobs import rebuild as job  # noqa: PLC0415
+        from spark_jobs.rebuild import run as draw_up  # noqa: PLC0415
         from spark_jobs.session import running_session  # noqa: PLC0415
 
         with running_session(given.cloud(), "lakehose-rebuild") as spark:
-            job.run(spark, lake, given.cloud(), datasets=names, say=_say)
+            draw_up(spark, lake, given.cloud(), datasets=names, say=_say)
     days = by_day or since is not None
     first = since.date() if since else None
     sheets = [balance(gather(lake, given.cloud(), name, by_day=days, since=first)) for name in names]

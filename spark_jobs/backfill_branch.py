@@ -14,6 +14,7 @@ from lake.errors import FindingError, TerminalError
 from lake.manifest import Counts
 from spark_jobs.kept import kept_records
 from spark_jobs.lanes import Events
+from spark_jobs.quality import measured
 from spark_jobs.session import CATALOG, literal
 from spark_jobs.sheets import POSITION
 from spark_jobs.tombstones import living
@@ -168,7 +169,8 @@ class Branch:
             base: snapshot that it was made from.
 
         Raises:
-            FindingError: an event is there twice, a row is of somebody else, or rows are missing; the branch stays.
+            FindingError: an event is there twice, a row is of somebody else, rows are missing, or they break a quality
+                rule that blocks; the branch stays.
         """
         summaries = self._summaries(base)
         numbers = [one.batch.number for one in plans]
@@ -200,7 +202,19 @@ class Branch:
                 f"branch {self.name} of {self.history().name}: {twice} events twice, {wrong} rows of somebody else, "
                 f"{others} snapshots of others, {written} rows written and {added} there; nothing is published"
             )
+        self._hold_to_rules(rows, fresh, plans)
         return found
+
+    def _hold_to_rules(self, rows: DataFrame, fresh: DataFrame, plans: Sequence[Plan]) -> None:
+        """Hold all that is new to the contract's quality rules; how much it is depends on the days asked for."""
+        contract = self.series.stream.dataset.contract
+        if not contract.quality or not plans:
+            return
+        before = rows.where(~F.col("_batch").isin([one.batch.number for one in plans]))
+        _, results = measured(fresh, before, plans[-1], contract, log=None)
+        broken = "; ".join(str(one) for one in results if one.blocks)
+        if broken:
+            raise FindingError(f"branch {self.name} of {self.history().name}: {broken}; nothing is published")
 
     def forward(self) -> bool:
         """Move the table to the branch's head; False where the table has moved on meanwhile."""

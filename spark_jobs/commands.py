@@ -7,9 +7,10 @@ import json
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,6 +26,8 @@ from spark_jobs.compact_look import plan
 from spark_jobs.table_commands import print_compaction, print_plan, print_upkeep
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import SparkSession
 
     from lake.declaration import Lake
@@ -135,6 +138,7 @@ def _check_name(job: str) -> None:
 
 def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, as_json: bool) -> None:
     # Spark's modules take a second to load, which `lakehose --help` need not wait for
+    started = datetime.now(UTC)
     mode.check(job)
     if job == "compact" and mode.dry:
         print_plan(plan(lake, cloud, datasets=scope.datasets, owners=scope.owners), as_json=as_json)
@@ -175,9 +179,13 @@ def _perform(job: str, lake: Lake, cloud: Cloud, scope: Scope, mode: _Mode, *, a
                     spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, dry=mode.dry, say=_say
                 )
                 print_upkeep(done, as_json=as_json)
+                if not mode.dry:
+                    changed = {one.table: one for one in done.tables if one.expired or one.orphans or one.delete_files}
+                    _tell(lake, cloud, job, changed, started)
             case _:
                 compacted = compact.run(spark(), lake, cloud, datasets=scope.datasets, owners=scope.owners, say=_say)
                 print_compaction(compacted, as_json=as_json)
+                _tell(lake, cloud, job, {one.table: one for one in compacted.tables if one.rewritten}, started)
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,17 @@ def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
     for series in report.busy:
         print(f"{series}: another ingest is at it; left to it")
     print(f"ingest: {len(report.batches)} batches in {report.seconds:.1f} s" if totals else "ingest: nothing new")
+
+
+def _tell(lake: Lake, cloud: Cloud, job: str, changed: Mapping[str, Any], started: datetime) -> None:
+    """Tell the lineage of the tables that a job changed."""
+    from spark_jobs.table_lineage import tell_tables  # noqa: PLC0415 - a second to load
+
+    numbers = {
+        name: {key: value for key, value in asdict(one).items() if type(value) is int} for name, one in changed.items()
+    }
+    if numbers:
+        tell_tables(lake, cloud, job, numbers, started, say=_say)
 
 
 def _told_held(report: IngestReport) -> str:

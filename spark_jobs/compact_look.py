@@ -11,6 +11,7 @@ from lake.errors import FindingError
 from lake.names import POOL
 from lake.tables import QUARANTINE, glue_catalog, load_table
 from spark_jobs.compact_plan import Group, Rules, groups_of, within_budget
+from spark_jobs.failures import spoken
 from spark_jobs.history import compacted_through, summed
 from spark_jobs.layout import read_layout
 
@@ -158,7 +159,8 @@ def _look(target: TargetTable, cloud: Cloud, rules: Rules, moment: datetime) -> 
     snapshot = table.current_snapshot()
     if snapshot is None:
         return TablePlan(target, None, 0, 0, 0, 0)
-    layout = read_layout(table, target.sort, since=compacted_through(table, rules.target_bytes))
+    with spoken(f"look at {target.name}"):
+        layout = read_layout(table, target.sort, since=compacted_through(table, rules.target_bytes))
     groups = groups_of(target.name, layout, replace(rules, least=target.least), moment)
     totals = (summed(snapshot, "data-files"), summed(snapshot, "files-size"), summed(snapshot, "records"))
     return TablePlan(target, layout.snapshot_id, layout.sequence, *totals, tuple(groups))

@@ -282,18 +282,20 @@ def rewrite(s3: S3Client, one: Stored, form: Form, matcher: Matcher) -> Cut:
     Raises:
         CommitConflictError: others changed it, again and again.
     """
+    tried = Cut(b"", 0)
     for _ in range(_ATTEMPTS):
         body = _read(s3, one)
         cut = _cut(body.content, form, matcher) if body is not None else None
         if body is None or cut is None or not cut.records:
-            return Cut(b"", 0)
+            return tried  # with records, where S3's reply to our own write was lost
         try:
             if one.is_newest:
                 _put(s3, one, body, cut.body)
         except ClientError as error:
             if error_code(error) not in _CHANGED:
                 raise
-            continue  # written by others since it was read: looked at once more
+            tried = cut
+            continue  # written since it was read: looked at once more
         _delete_version(s3, one, body.answer.get("VersionId"))
         return cut
     raise CommitConflictError(f"object {one.uri}: it was changed by others {_ATTEMPTS} times; try again")

@@ -1,4 +1,4 @@
-"""Owns what Spark's failures become: a sentence about the cause, and whether another try may help."""
+"""Owns what failures of Spark, and of PyIceberg beside it, become: a sentence, and whether another try may help."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
-from lake.errors import TerminalError, TransientError
+from lake.clients import is_passing
+from lake.errors import EnvironmentProblemError, LakehoseError, TerminalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["spoken"]
+__all__ = ["sentence", "spoken"]
 
 # how an error of ours looks in the text of a worker that raised it
 _OURS = re.compile(r"lake\.errors\.\w+: (.+)")
@@ -27,28 +28,49 @@ _PASSING = re.compile(
     r"|NoHttpResponseException|ConnectionClosedException|Acquire operation took longer|Unable to execute HTTP request"
     r"|timed out|CommitFailedException|ConcurrentModification|executor .*lost|ExecutorLostFailure"
 )
+# what Py4J says when nobody is at the other end any more
+_GONE = re.compile(
+    r"does not exist in the JVM|Answer from Java side is empty|Error while sending|trying to connect to the"
+)
 
 
 @contextmanager
 def spoken(doing: str) -> Iterator[None]:
-    """Turn a failure of Spark inside into one sentence.
+    """Turn a failure of Spark, or of PyIceberg's reading, inside into one sentence.
 
     Args:
         doing: what was being done, for the sentence.
 
     Raises:
-        TransientError: in place of Spark's exception, which is its cause, where another try may help.
+        TransientError: in place of the exception, which is its cause, where another try may help.
         TerminalError: in its place where it won't.
+        EnvironmentProblemError: Spark's JVM has ended: nothing will work in this process any more.
     """
     try:
         yield
-    except (PySparkException, Py4JError) as error:
-        text = str(error)
-        ours = _OURS.search(text)
-        if ours:
-            kind = TransientError if "TransientError" in ours[0] else TerminalError
-            raise kind(f"{doing}: {ours[1].strip()}") from error
-        causes = _CAUSE.findall(text)
-        said = causes[-1] if causes else text.strip().partition("\n")[0]
-        kind = TransientError if _PASSING.search(text) else TerminalError
-        raise kind(f"{doing}: Spark failed: {said[:_LONGEST]}") from error
+    except (PySparkException, Py4JError, OSError) as error:
+        raise _told(doing, error) from error
+
+
+def _told(doing: str, error: Exception) -> LakehoseError:
+    text = str(error)
+    if isinstance(error, OSError):
+        kind: type[LakehoseError] = TransientError if is_passing(error) else TerminalError
+        return kind(f"{doing}: {text[:_LONGEST]}")
+    if isinstance(error, Py4JError) and _GONE.search(text):
+        told = "Spark's JVM has ended: was it killed, or out of memory? Start the job again"
+        return EnvironmentProblemError(f"{doing}: {told}")
+    ours = _OURS.search(text)
+    if ours:
+        kind = TransientError if "TransientError" in ours[0] else TerminalError
+        return kind(f"{doing}: {ours[1].strip()}")
+    causes = _CAUSE.findall(text)
+    said = causes[-1] if causes else text.strip().partition("\n")[0]
+    kind = TransientError if _PASSING.search(text) else TerminalError
+    return kind(f"{doing}: Spark failed: {said[:_LONGEST]}")
+
+
+def sentence(doing: str, error: Exception) -> str:
+    """What any failure is told as, in one line; arguments as `spoken` has them."""
+    told = _told(doing, error) if isinstance(error, PySparkException | Py4JError | OSError) else error
+    return " ".join(str(told).split()) or type(told).__name__

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -36,7 +36,7 @@ from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
 from spark_jobs.commit import History, commit
 from spark_jobs.days import rows_by_day
 from spark_jobs.dedup import id_spans
-from spark_jobs.failures import spoken
+from spark_jobs.failures import sentence, spoken
 from spark_jobs.kept import kept_records
 from spark_jobs.lanes import Events, Refused, Strays, quarantine_rows
 from spark_jobs.objects import StoredObject
@@ -387,7 +387,7 @@ class _Ingest:
         except CommitConflictError:
             raise  # whoever was faster tells of it
         except (LakehoseError, PySparkException, Py4JError, ClientError, BotoCoreError) as error:
-            self._tell(plan, Turn.FAIL, problem=str(error).partition("\n")[0])
+            self._tell(plan, Turn.FAIL, problem=sentence(f"batch {plan.batch}", error))
             raise
 
     def _tell(
@@ -429,6 +429,8 @@ class _Ingest:
             if rows is not None:
                 if standing.ruling is not None and standing.refuses:
                     committed, turned_away = self._turn_away(plan, rows, standing.ruling)
+                    if committed.rows:
+                        standing = replace(standing, ruling=None)
                 else:
                     committed = self._commit_rows(plan, *self._as_table(plan, rows, counted))
                 self.after("data")
@@ -507,7 +509,7 @@ class _Ingest:
             F.struct(*(one for one in names if one != "_object")).alias("event"),
         )
         done = self._gate.refuse(plan, shaped, ruling, refused=sum(found.values()), among=self._mine(plan))
-        return done, found
+        return done, {} if done.rows else found
 
     def _as_table(self, plan: Plan, rows: DataFrame, counted: Tally) -> tuple[DataFrame, str]:
         """A batch's rows, with the table's columns, in as many parts as files are wanted, and how to distribute them.

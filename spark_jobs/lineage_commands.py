@@ -35,7 +35,9 @@ def lineage(
     batch: Annotated[str | None, typer.Argument(help="Id of a batch, as `lakehose run ingest` says it.")] = None,
     *,
     dataset: Annotated[str | None, typer.Option(help="All runs about this dataset.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only of the stream that carries this tenant.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Only of this tenant's table, and the stream that carries it.")
+    ] = None,
     since: Annotated[
         datetime | None,
         typer.Option(help="Only runs that began then or later, in UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
@@ -93,7 +95,10 @@ def _of_dataset(lake: Lake, cloud: Cloud, dataset: str, tenant: str | None, sinc
     streams = [lake.stream_of(dataset, tenant)] if tenant is not None else lake.streams()
     for stream in streams:
         if stream.dataset.name == dataset:
-            yield from log.events(stream.owner, dataset, since=least)
+            # batches are the stream's, tables the tenants'
+            tables = (tenant,) if tenant is not None else stream.tenants
+            for owner in dict.fromkeys((stream.owner, *tables)):
+                yield from log.events(owner, dataset, since=least)
 
 
 def _print(found: list[Told]) -> None:

@@ -82,6 +82,9 @@ def write_plan(s3: S3Client, bucket: str, plan: Plan) -> None:
         )
     except ClientError as error:
         if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+            # a reply was lost, boto3 asked again, and it is our own that is there
+            if read_plan(s3, bucket, plan.batch) == plan:
+                return
             raise CommitConflictError(f"batch {plan.batch}: another ingest has planned it") from None
         raise
 

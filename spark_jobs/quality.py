@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from lake.quality_log import QualityLog
     from spark_jobs.plan import Plan
 
-__all__ = ["Watch", "count_day", "found_in"]
+__all__ = ["Watch", "count_day", "found_in", "measured"]
 
 _ROWS = "rows"
 _DAY_MS = 86_400_000
@@ -104,18 +104,46 @@ def found_in(
         .where((F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects]))
     )
     counts = watched if watched is not None and watched[_ROWS] == added else None
+    before = spark.table(place) if has_history else None
+    return measured(staged, before, plan, contract, log=log, counts=counts)
+
+
+def measured(
+    rows_of: DataFrame,
+    before: DataFrame | None,
+    plan: Plan,
+    contract: Contract,
+    *,
+    log: QualityLog | None,
+    counts: Mapping[str, Any] | None = None,
+) -> tuple[int, tuple[Result, ...]]:
+    """Hold rows to the rules.
+
+    Args:
+        rows_of: the rows.
+        before: what the table held before them; None: nothing.
+        plan: of the batch, or the last of several.
+        contract: the dataset's.
+        log: results of earlier batches; None where a volume isn't to be looked at.
+        counts: what is counted of them already.
+
+    Returns:
+        how many rows they are, and what each rule found.
+    """
+    # they may have been staged before the contract grew
+    kinds = {one.name: spark_type(one.type) for one in contract.fields if one.name not in rows_of.columns}
+    staged = rows_of.select("*", *(F.lit(None).cast(kind).alias(name) for name, kind in kinds.items()))
     if counts is None:
         first = staged.agg(*_counts(contract)).first()
         counts = first.asDict() if first is not None else {}
     rows = int(counts[_ROWS])
-    before = spark.table(place) if has_history else None
     values: dict[str, float | None] = {}
     for index, rule in enumerate(contract.quality):
         match rule.check:
             case RowCount():
                 values[rule.name] = float(rows)
             case Volume() as check:
-                values[rule.name] = _volume(check, plan.batch, rows, plan.planned_at_ms, log)
+                values[rule.name] = _volume(check, plan.batch, rows, plan.planned_at_ms, log) if log else None
             case Duplicates() as check:
                 values[rule.name] = float(_repeated(staged, before, check, plan.planned_at_ms))
             case Freshness():

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.errors import FindingError, TerminalError
-from lake.manifest import Lane
 from lake.quality_log import QualityLog, State, result_to_dict
 from spark_jobs.plan import read_plan
 from spark_jobs.quality_hold import Ruling, Verdict, parse_batch, read_hold, read_ruling, write_ruling
@@ -145,8 +144,7 @@ def _decide(given: CommandContext, text: str, verdict: Verdict, why: str, *, lat
     from spark_jobs.session import running_session  # noqa: PLC0415
 
     with running_session(cloud, "lakehose-quality") as spark:
-        series = ingest.Series(stream, Lane.EVENTS, batch.tenant)
-        report = ingest.run(spark, lake, cloud, series=[series], say=_say)
+        report = ingest.run(spark, lake, cloud, datasets=[batch.dataset], tenants=[batch.tenant], say=_say)
     for busy in report.busy:
         _tell(f"{busy}: another ingest is at it, and does what is decided")
     for tenant, counts in sorted(report.totals.items()):
@@ -154,7 +152,7 @@ def _decide(given: CommandContext, text: str, verdict: Verdict, why: str, *, lat
         _tell(f"{tenant}: {told or 'no records'}")
     _tell(f"quality: {len(report.batches)} batches in {report.seconds:.1f} s")
     if report.held:
-        raise FindingError(f"{report.held[0]}")
+        raise FindingError("; ".join(map(str, report.held)))
 
 
 def _who() -> str:

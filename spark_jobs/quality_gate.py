@@ -116,9 +116,10 @@ class Gate:
         if hold.digest == digest(self.contract.quality):
             raise HeldError(hold)
         self.say(f"batch {plan.batch}: held back by contract {hold.contract_version}, whose rules have changed since")
-        staged = self._history(self.contract.dataset).staged(plan.batch)
+        history = self._history(self.contract.dataset)
+        staged = history.staged(plan.batch)
         # without its rows, which an erasure may have taken, it is carried out as a new one
-        return Standing(hold) if staged is None else self._hold_to_rules(plan, staged, None, Standing(hold))
+        return Standing(hold) if staged is None else self._hold_to_rules(plan, history, staged, None, Standing(hold))
 
     def check(self, plan: Plan, rows: DataFrame, standing: Standing, *, distribution: str) -> Standing:
         """Stage a batch that nothing is decided about, and hold it to the rules.
@@ -143,12 +144,16 @@ class Gate:
             # of a plan that Spark found to be empty while it ran, it tells no counts
             counts = watch.counted() if staged[1] else None
         self.after("staged")
-        return self._hold_to_rules(plan, staged, counts, standing)
+        return self._hold_to_rules(plan, history, staged, counts, standing)
 
     def _hold_to_rules(
-        self, plan: Plan, staged: tuple[int, int], counts: Mapping[str, Any] | None, standing: Standing
+        self,
+        plan: Plan,
+        history: History,
+        staged: tuple[int, int],
+        counts: Mapping[str, Any] | None,
+        standing: Standing,
     ) -> Standing:
-        history = self._history(self.contract.dataset)
         rows, results = found_in(
             self.spark,
             history.name,
@@ -190,7 +195,7 @@ class Gate:
         return round(self.clock().timestamp() * 1000)
 
     def refuse(self, plan: Plan, rows: DataFrame, ruling: Ruling, *, refused: int, among: Column) -> Committed:
-        """Commit a batch's number without rows, and its rows to quarantine.
+        """Commit a batch's number without rows, and its rows to quarantine; one that was published first stays so.
 
         Args:
             plan: the batch's.
@@ -206,6 +211,10 @@ class Gate:
         none = self.spark.table(f"{CATALOG}.{history.name}").where("false")
         done = commit(self.spark, history, plan.batch, none, distribution="none", among=among, refused=True)
         self.after("refused")
+        if done.rows:
+            # by a run that knew a contract whose rules it keeps, at the very time that another held it
+            self.say(f"batch {plan.batch}: it was published before {ruling.by} refused it, and stays so")
+            return done
         if refused:
             shaped = self._as_refused(plan, rows, ruling).coalesce(1 + refused // _ROWS_OF_A_FILE)
             ours = (F.col("_batch") == str(plan.batch)) & (F.col("reason") == Reason.QUALITY)

@@ -68,7 +68,12 @@ def erase_subject(
         if dry_run:
             _print_findings(job.look(spark, lake, given.cloud(), who).counts(), as_json=as_json)
             return
+        started = datetime.now(UTC)
         receipt = job.run(spark, lake, given.cloud(), who, str(uuid_utils.uuid7()), resume=resume, say=_say)
+    from spark_jobs.table_lineage import tell_tables  # noqa: PLC0415 - as above
+
+    erased = {table: {"rows": rows} for tables in receipt.erased_rows.values() for table, rows in tables.items()}
+    tell_tables(lake, given.cloud(), "erase", erased, started, say=_say)
     _print_receipt(receipt, as_json=as_json)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["health", "print_compaction", "print_plan", "print_upkeep", "table"]
 
-_NARROWEST = 160
-"""Columns a table may take, however narrow the terminal or the pipe says it is: a cut name is of no use."""
+_WIDEST = 1_000
 _MIB = 2**20
 
 table = typer.Typer(help="Iceberg tables: how they are.", no_args_is_help=True)
@@ -190,6 +190,8 @@ def _number(value: int) -> str:
 
 
 def _print(shown: Table) -> None:
+    """Print a table as wide as it is, however narrow the terminal or the pipe says it is: a cut name is of no use."""
     out = Console(highlight=False)
-    out.width = max(out.width, _NARROWEST)
+    wanted = Measurement.get(out, out.options.update(max_width=_WIDEST), shown).maximum
+    out.width = max(out.width, wanted)
     out.print(shown)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import audit_bench
 import compact_bench
 import freshness_bench
 import table_bench
@@ -18,6 +19,7 @@ from rows import print_rows, write_rows
 
 # each starts what it needs, and stops it
 ROOMS = {
+    "lake": (audit_bench.rows,),
     "spark_jobs": (table_bench.rows, compact_bench.rows),
     "freshness": (freshness_bench.rows,),
 }

@@ -119,7 +119,7 @@ def _compacted(spark: SparkSession, lake: Lake, cloud: Cloud) -> tuple[float, co
     return time.monotonic() - started, report
 
 
-_TINY_ROWS = 1_500  # of a file of some 63 KB
+_TINY_ROWS = 4_200  # of a file of some 63 KB
 
 
 def _fill_tiny(spark: SparkSession, lake: Lake) -> None:
@@ -302,7 +302,9 @@ def _append_flights(spark: SparkSession, lake: Lake, tenant: str, own: pd.DataFr
     table = f"{CATALOG}.{lake.names.database(tenant)}.flights"
     frame = own[[*_SAME, *_NUMBERS, "event_time"]].astype(dict.fromkeys(_NUMBERS, "Float64"))
     frame = frame.assign(hour=pd.factorize(own["event_time"].dt.floor("h"))[0], number=range(len(own)))
-    frame = frame.astype(object).where(frame.notna(), None)
+    # Spark takes Python's own moments and nulls
+    moments = pd.Series(list(own["event_time"].dt.to_pydatetime()), index=own.index, dtype=object)
+    frame = frame.astype(object).where(frame.notna(), None).assign(event_time=moments)
     hours = int(frame["hour"].max()) + 1
     kinds = dict(spark.table(table).dtypes)
     schema = ", ".join(f"{name} {'double' if name in _NUMBERS else kinds[name]}" for name in (*_SAME, *_NUMBERS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--master", default="", help="Spark's, as in local-cluster[1,1,1024]")
     parser.add_argument("--log", type=Path, default=ROOT / "build" / "faults.jsonl", help="a line of JSON a strike")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended too
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     given.log.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="lakehose-faults-"))

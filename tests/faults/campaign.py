@@ -230,7 +230,9 @@ class Campaign:
         self._bury(struck)
         struck.seconds = round(time.monotonic() - started, 1)
         may = {"done"} if strike.fault == "none" else _QUIET
-        if struck.outcome not in may and strike.fault not in _BROKEN_DRIVER:
+        if strike.fault in _BROKEN_DRIVER:
+            may |= {"terminal"}  # to this process; the next one does it
+        if struck.outcome not in may:
             raise DifferenceError(f"{strike} led to {struck.outcome}: {_why(told)}")
 
     def _prepared(self, strike: Strike, rng: random.Random) -> dict[str, Any]:
@@ -286,7 +288,9 @@ class Campaign:
 
     def _bury(self, struck: Struck) -> None:
         """Give up a driver that was killed, or can do nothing without its JVM; what it has started may live on."""
-        if self._driver and (struck.outcome in {"killed", "crash"} or struck.strike.fault in _BROKEN_DRIVER):
+        if self._driver and (
+            struck.outcome in {"killed", "crash", "terminal"} or struck.strike.fault in _BROKEN_DRIVER
+        ):
             if self._driver.is_alive:
                 self._driver.end()
             else:

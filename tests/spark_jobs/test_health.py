@@ -158,10 +158,10 @@ def test_health_is_printed_as_a_table_by_partition_and_as_json(world, lakehose):
     lines = done.stdout.splitlines()
     (visits,) = (one for one in lines if one.split()[:1] == [f"{database}.visits"] and len(one.split()) > 1)
     # partitions, rows, files, small, MiB, deleted, disorder, gain, manifests, snapshots, waiting
-    assert visits.split()[1:12] == ["1", "2", "2", "2", "0.0", "0", "0", "1", "2", "2", "0"]
+    assert visits.split()[1:12] == ["1", "2", "2", "2", "0.0", "0", "1", "1", "2", "2", "0"]
     assert any(one.split()[:2] == [f"{database}.quarantine", "0"] for one in lines)
     assert any(
-        one.split() == ["event_time_day=2013-01-01", "2", "2", "2", "0.0", "0", "0", "1", "yes"] for one in lines
+        one.split() == ["event_time_day=2013-01-01", "2", "2", "2", "0.0", "0", "1", "1", "yes"] for one in lines
     )
     done = lakehose("table", "health", "--dataset", "visits", "--tenant", "solo", "--owner", "solo", "--json")
     assert done.returncode == 0, done.stderr

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, PartitionField, Primitive, StructOf
+from lake.errors import FindingError
 from lake.figures import Counts
 from lake.manifest import BatchId, Lane, ProducerLedger
 from lake.quality import (
@@ -27,7 +28,7 @@ from lake.quality import (
 )
 from lake.quality_log import QualityLog, State
 from lake.ranges import Ranges
-from spark_jobs import compact, ingest, maintain
+from spark_jobs import backfill, compact, ingest, maintain
 from spark_jobs.quality_hold import Ruling, Verdict, read_ruling, write_ruling
 
 MADE = datetime(2024, 4, 20, 11, tzinfo=UTC)  # about when the tests' event ids were made
@@ -475,3 +476,68 @@ def test_a_series_asked_for_by_itself_says_that_it_is_held(ruled):
     (stream,) = world.lake.streams()
     report = world.ingest(series=[ingest.Series(stream, Lane.EVENTS, "solo")])
     assert len(report.held) == 1
+
+
+def test_a_batch_that_was_staged_before_the_contract_grew_is_held_to_rules_of_what_is_new(ruled):
+    world = ruled(SHORT)
+    one_held(world)
+    (dataset,) = world.lake.datasets
+    grown = (*dataset.contract.fields, Field("gate", Primitive("string")))
+    gate = Rule("gate", Nulls("gate"), (Limit(Operator.BE, (2.0,)),), Severity.ERROR)
+    contract = replace(dataset.contract, fields=grown, quality=(gate,), version="1.3.0")
+    world.lake = replace(world.lake, datasets=(replace(dataset, contract=contract),))
+    (held,) = world.ingest().held  # batch 2 has one row without a gate
+    assert (held.batch.number, numbers(world), found(world)) == (2, [1, 2], {"gate": 1})
+
+
+@pytest.fixture
+def lost(ruled):
+    """A lake that was to hold event 2, which the rules it has got meanwhile don't let in."""
+    world = ruled()
+    world.deliver("a", [world.event(1), bad(world, 2)])
+    world.ingest()
+    name = f"lake.{world.lake.names.database('solo')}.visits"
+    world.spark.sql(f"DELETE FROM {name} WHERE sequence = 2")  # noqa: S608 - names of the test
+    change_rules(world, SHORT)
+    return world
+
+
+def filled(world, **options):
+    day = date(2013, 1, 1)
+    arguments = {"dataset": "visits", "tenant": "solo", "first": day, "last": day, **options}
+    return backfill.run(world.spark, world.lake, world.cloud, **arguments)
+
+
+def test_a_backfill_whose_batch_is_held_says_so_and_goes_on_after_the_decision(lost):
+    with pytest.raises(FindingError, match=r"batch visits/events/solo/solo/2: held back on branch held_solo_2"):
+        filled(lost)
+    assert numbers(lost) == [1]
+    decide(lost, Verdict.PUBLISH, 2)
+    filled(lost)
+    assert numbers(lost) == [1, 2]
+
+
+def test_a_backfills_branch_that_breaks_a_rule_is_not_published(lost):
+    with pytest.raises(FindingError, match=r"branch repair of .*: rule range \(error\): .*; nothing is published"):
+        filled(lost, branch="repair", publish=True)
+    assert (numbers(lost), branches(lost)) == ([1], ["repair"])
+
+
+def test_a_batch_that_was_published_before_it_was_refused_stays_so(ruled):
+    world = ruled(SHORT)
+    world.deliver("a", [bad(world, 1)])
+    other = []
+
+    def meanwhile(step):
+        # a run of the contract as it was before has staged and is about to publish, when this one holds the batch
+        if step == "quarantine" and not other:
+            other.append(None)
+            change_rules(world, SHORT)
+            world.ingest()
+            decide(world, Verdict.REFUSE)
+
+    change_rules(world)
+    world.ingest(after=meanwhile)
+    world.ingest()
+    assert (numbers(world), world.rows("solo", "quarantine")) == ([1], [])
+    assert branches(world) == []
