@@ -218,7 +218,7 @@ class Books:
             except _ReplacedError:
                 continue
             return
-        raise TransientError(f"manifest table {self._table}: others go on adding to {key}")
+        raise _ReplacedError
 
     def _open(self, series: BatchId) -> None:
         try:

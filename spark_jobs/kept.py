@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+    from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
     from lake.clients import Cloud
@@ -43,15 +44,16 @@ class Kept:
 
     def __init__(self, sheets: DataFrame, fields: tuple[Field, ...]) -> None:
         self._sheets = sheets
-        self._fields = fields
         self._columns = row_columns(fields)
+        self._shared: list[Broadcast[npt.NDArray[np.uint64]]] = []
         # by default a whole task's sheets would be one batch
         sheets.sparkSession.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", str(_SHEET_BYTES))
 
-    @property
-    def field_names(self) -> list[str]:
-        """Columns of the events that become rows."""
-        return [one.name for one in self._fields]
+    def close(self) -> None:
+        """Let go of them: what was taken from here can't be asked any more."""
+        for one in self._shared:
+            one.destroy()
+        self._sheets.unpersist()
 
     def tally(self) -> Tally:
         """Count them; judges them, if that hasn't been done."""
@@ -108,8 +110,8 @@ class Kept:
         suspects = np.union1d(twice, known)
         if not suspects.size:
             return self._all()
-        context = self._sheets.sparkSession.sparkContext
-        shared = context.broadcast(suspects)
+        shared = self._sheets.sparkSession.sparkContext.broadcast(suspects)
+        self._shared.append(shared)
 
         def clear(sheets: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return unpack_rows(sheets, shared.value, suspected=False)
@@ -143,7 +145,10 @@ def _known(there: DataFrame, prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.u
             if found.size:
                 yield pa.record_batch([pa.array([found.tobytes()], pa.binary())], names=["prints"])
 
-    return np.unique(_joined(row["prints"] for row in there.mapInArrow(among, "prints binary").collect()))
+    try:
+        return np.unique(_joined(row["prints"] for row in there.mapInArrow(among, "prints binary").collect()))
+    finally:
+        shared.destroy()
 
 
 def _first(rows: DataFrame, there: DataFrame | None) -> DataFrame:
@@ -168,7 +173,8 @@ def kept_records(spark: SparkSession, objects: Sequence[StoredObject], cloud: Cl
         return Press(rules).sheets(pieces)
 
     sheets = read_objects(spark, objects, cloud, render, SHEET).persist(StorageLevel.MEMORY_AND_DISK)
+    kept = Kept(sheets, rules.fields)
     try:
-        yield Kept(sheets, rules.fields)
+        yield kept
     finally:
-        sheets.unpersist()
+        kept.close()

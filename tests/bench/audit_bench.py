@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rows import Row, at_most
 
 from lake.audit import balance, gather
-from lake.books import Books
+from lake.books import FOLD_EVERY, Books
 from lake.clients import Cloud
 from lake.contract import Contract, Field, PartitionField, Primitive
 from lake.declaration import Buffering, Dataset, Jobs, Lake, Tenant, Tier
@@ -112,7 +112,8 @@ def rows(folder: Path, scale: float) -> list[Row]:
     found: list[Row] = []
     with running_ministack(folder) as url:
         cloud = Cloud("us-east-1", url)
-        many = max(_FEW, round(_MANY * scale))
+        # as many behind the sums as the other has: the first few batches of a series are never in them
+        many = round(_MANY * scale) // FOLD_EVERY * FOLD_EVERY + _FEW
         small, large = _Place(cloud, "few", _FEW), _Place(cloud, "many", many)
         last = [_MOMENT + timedelta(minutes=29 * batches) for batches in (_FEW, many)]
         for told, days in (("", (None, None)), (" of the last day", last)):
@@ -121,13 +122,16 @@ def rows(folder: Path, scale: float) -> list[Row]:
                 for place, day in zip((small, large), days, strict=True)
             )
             name = f"audit{told} after {many:,} batches"
-            for measure in ("requests", "bytes of answers", "seconds of processor"):
-                one, other = (_median(runs, measure) for runs in (ours, against))
-                found.append(at_most(name, measure, one, other, f"after {_FEW}", 1.2))
-            one, other = (_median(runs, "seconds") for runs in (ours, against))
+            # a day is read with its month, and the other's month has one day
+            no_aim = {"bytes of answers": "none: at most one month is read"} if told else {}
             # the stand-in looks at each item of a partition key to answer a query; DynamoDB goes to where they begin
-            told_of = "no aim: MiniStack's own search grows with the items"
-            found.append(Row(name, "seconds", one, other, f"after {_FEW}", told_of, holds=True))
+            no_aim["seconds"] = "none: MiniStack's search grows with the items"
+            for measure in ("requests", "bytes of answers", "seconds of processor", "seconds"):
+                one, other = (_median(runs, measure) for runs in (ours, against))
+                if measure in no_aim:
+                    found.append(Row(name, measure, one, other, f"after {_FEW}", no_aim[measure], holds=True))
+                else:
+                    found.append(at_most(name, measure, one, other, f"after {_FEW}", 1.2))
     return found
 
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import running_ministack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _NOW = datetime(2026, 3, 1, tzinfo=UTC)
 _NOW_MS = round(_NOW.timestamp() * 1000)
-_PREFIX = f"processed/clicks/tenant=acme/year={_NOW:%Y}/month={_NOW:%m}/day={_NOW:%d}/"
 _WARM = 2  # batches that are not counted
 _TURNS = 7  # that are: the middle one is told
 CLICKS = Contract(
@@ -93,6 +92,10 @@ def objects(events: int, count: int, *, first: int = 0, made_ms: int = _NOW_MS) 
         yield f"{first:012d}-{index:06d}.gz", body.getvalue()
 
 
+def _prefix(days: int) -> str:
+    return f"processed/clicks/tenant=acme/{_NOW - timedelta(days=days):year=%Y/month=%m/day=%d}/"
+
+
 @dataclass
 class Bench:
     """A lake of one tenant, and the session that works on it."""
@@ -109,14 +112,14 @@ class Bench:
     def table(self) -> str:
         return f"{CATALOG}.{self.lake.names.database('acme')}.clicks"
 
-    def deliver(self, named: Iterator[tuple[str, bytes]]) -> None:
-        """Put objects as Firehose does."""
+    def deliver(self, named: Iterable[tuple[str, bytes]], *, days: int = 0) -> None:
+        """Put objects as Firehose does, so many days ago."""
         for name, body in named:
-            self.cloud.s3.put_object(Bucket=self.bucket, Key=_PREFIX + name, Body=body)
+            self.cloud.s3.put_object(Bucket=self.bucket, Key=_prefix(days) + name, Body=body)
 
     def fetch(self, name: str) -> None:
         """Get one of the objects."""
-        self.cloud.s3.get_object(Bucket=self.bucket, Key=_PREFIX + name)["Body"].read()
+        self.cloud.s3.get_object(Bucket=self.bucket, Key=_prefix(0) + name)["Body"].read()
 
     def ingest(self, batches: int = 1) -> dict[str, float]:
         """Ingest what is new in so many batches; answers the seconds that each step of the last took."""
@@ -176,7 +179,7 @@ def _beside_bare_spark(spark: SparkSession, cloud: Cloud, folder: Path, scale: f
         warm.ingest()
     bench = make_lake(spark, cloud, "speed")
     bodies = list(objects(events, count))
-    bench.deliver(iter(bodies))
+    bench.deliver(bodies)
     files = folder / "files"
     files.mkdir()
     for name, body in bodies:
@@ -223,7 +226,7 @@ def _duckdb(files: Path, folder: Path) -> None:
     read.write_parquet(f"{folder}/limit.parquet", compression="zstd")
 
 
-_STEPS = {"plan": "plan", "data": "dedup and commit", "receipt": "receipt"}
+_STEPS = {"plan": "plan", "quarantine": "fetch, judge, count", "data": "dedup and commit", "receipt": "receipt"}
 
 
 def _flat(spark: SparkSession, cloud: Cloud, scale: float) -> Iterator[Row]:
@@ -231,13 +234,12 @@ def _flat(spark: SparkSession, cloud: Cloud, scale: float) -> Iterator[Row]:
     events, count = max(100, round(10_000 * scale)), max(2, round(20 * scale))
     batches = max(3, round(100 * min(1, scale * 10)))
     small, large = (make_lake(spark, cloud, name, objects=count) for name in ("small", "large"))
-    # as the fill does it: one batch after another, of the hours before
-    for hours in range(batches):
-        made = _NOW_MS - (hours + 2) * 3_600_000
-        named = list(objects(events, count, first=(hours + 1) * events, made_ms=made))
-        large.deliver(iter(named))
-        if not hours:
-            small.deliver(iter(named))
+    # a day a batch: at the same rate, a table a hundred times as large is a hundred times as old
+    for days in range(1, batches + 1):
+        named = list(objects(events, count, first=days * events, made_ms=_NOW_MS - days * 86_400_000))
+        large.deliver(named, days=days)
+        if days == 1:
+            small.deliver(named, days=days)
     large.ingest(batches)
     small.ingest()
     took: dict[str, list[dict[str, float]]] = {"small": [], "large": []}

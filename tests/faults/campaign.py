@@ -206,7 +206,7 @@ class Campaign:
         self._model, self._open, self._erasing = Model(), {}, set()
         self._epoch = epoch
         self._to_writer("begin", company=self.lake.company, endpoint=self._endpoint, seed=self.seed * 1000 + epoch)
-        self._to_writer("write", objects=5, pause=0.0, rival=False)
+        self._to_writer("write", objects=5, pause=0.0)
         self._ingest_all()
 
     def _strike(self, struck: Struck) -> None:
@@ -248,11 +248,18 @@ class Campaign:
                     self._erasing.add(user)
                     self._to_writer("retire", user=user, silent=True)
                 return {"user": user, "erasure": f"e{strike.number}"}
+            case "ingest":
+                self._to_writer("write", objects=rng.randrange(2, 5), pause=0.0, kind="events")
             case "replay":
                 self._close("erase")
-            case "compact" | "maintain" if rng.random() < 0.4:
+                self._to_writer("write", objects=2, pause=0.0, kind="errors")
+                self._done("ingest")
+            case "compact" | "maintain" if rng.random() < 0.4 or strike.step == "deletes":
                 self._done("touch")
                 self._open["compact"] = True
+            case "compact" | "maintain":
+                self._to_writer("write", objects=2, pause=0.0, kind="events")
+                self._done("ingest")
         if strike.job == "maintain":
             self._lay_ghosts()
             return {"days": _DAYS}

@@ -48,18 +48,17 @@ class Writer:
             self._users[self._users.index(user)] = f"user-{_USERS + self._objects + len(self._retired):03d}"
         (self._retired.add if silent else self._retired.discard)(user)
 
-    def write(self, objects: int, pause: float, *, rival: bool) -> None:
-        """Deliver some objects, and tell of each that S3 has taken."""
+    def write(self, objects: int, pause: float, *, rival: bool = False, kind: str = "") -> None:
+        """Deliver some objects, of a kind or of any, and tell of each that S3 has taken."""
         for _ in range(objects):
             self._objects += 1
-            self._deliver()
+            self._deliver(kind or self._rng.choices(("events", "errors", "broken"), (12, 3, 1))[0])
             if rival:
                 self._change_tables()
             time.sleep(pause)
         self._report()
 
-    def _deliver(self) -> None:
-        kind = self._rng.choices(("events", "errors", "broken"), (12, 3, 1))[0]
+    def _deliver(self, kind: str) -> None:
         name = f"{self._objects:05d}-{self._rng.getrandbits(32):08x}.gz"
         if kind == "errors":
             key = f"errors/metadata-extraction-failed/{DATASET}/2013/01/01/{name}"

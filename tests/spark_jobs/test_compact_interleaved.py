@@ -173,6 +173,7 @@ for turn in range(int(sys.argv[4])):
 
 
 def test_processes_of_their_own_write_and_delete_while_compaction_goes_on(table, ministack):
+    table.append(random.Random(0))  # noqa: S311 - no secret
     command = [sys.executable, "-c", WRITER, table.database, ministack]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     writers = [
