@@ -125,6 +125,14 @@ class _Reach:
             {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": list(dict.fromkeys(leading))}},
         )
 
+    def lineage(self) -> _Statement:
+        """Keep what is told of tables, and send again what an endpoint didn't take."""
+        leading = [f"{owner}#{one.name}" for owner in self.table_owners for one in self.lake.datasets]
+        actions = ["dynamodb:PutItem"]
+        if self.lake.lineage is not None:
+            actions = ["dynamodb:BatchWriteItem", "dynamodb:GetItem", *actions, "dynamodb:Query"]
+        return self.items("Lineage", actions, leading)
+
     def spark_folders(self) -> list[_Statement]:
         """Folders that Spark itself writes: event logs, and shuffle blocks that nobody else has room for."""
         conf = application(self.lake, self.job, self.workspace, run_id="0").spec.spark_conf
@@ -182,14 +190,14 @@ def _ingest(reach: _Reach) -> list[_Statement]:
 
 def _compact(reach: _Reach) -> list[_Statement]:
     """Rewrites tables."""
-    return [*reach.tables(), *reach.key(reach.table_owners)]
+    return [*reach.tables(), *reach.key(reach.table_owners), reach.lineage()]
 
 
 def _maintain(reach: _Reach) -> list[_Statement]:
     """Expires, rewrites and tidies tables, and lists their files for those that nothing knows."""
     buckets = [f"arn:aws:s3:::{reach.lake.names.bucket(one)}" for one in reach.table_owners]
     listing = _listing("ListTableFiles", buckets, ["analytics-ready/*"])
-    return [listing, *reach.tables(), *reach.key(reach.table_owners)]
+    return [listing, *reach.tables(), *reach.key(reach.table_owners), reach.lineage()]
 
 
 def _files(reach: _Reach) -> list[_Statement]:

@@ -6,6 +6,7 @@ for each event id a fingerprint of 64 bits, by which the driver sees whether any
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -87,14 +88,12 @@ def fingerprints(ids: pa.StringArray) -> npt.NDArray[np.uint64]:
         # an id has one fingerprint, whatever lies beside it
         found[usual] = _mixed(np.frombuffer("".join(texts[at] for at in usual).encode(), np.uint8).reshape(-1, _UUID))
     for at in sorted({*range(len(texts))}.difference(usual)):
-        found[at] = hash_of(texts[at])
+        found[at] = _hashed(texts[at])
     return found
 
 
-def hash_of(text: str | None) -> np.uint64:
+def _hashed(text: str | None) -> np.uint64:
     """The fingerprint of an id of another length than a UUID's."""
-    import hashlib  # noqa: PLC0415 - rarely needed
-
     return np.uint64(int.from_bytes(hashlib.blake2b((text or "").encode(), digest_size=8).digest(), "big"))
 
 

@@ -135,7 +135,8 @@ class _Rebuild:
                         self._manifest.erased(owner, dataset, one.id, table, rows)
                 if one.events.get(dataset):
                     stones = buried_events(self.cloud.s3, self.lake.names.bucket(one.tenant), one.id, dataset)
-                    self._manifest.bury(one.tenant, dataset, stones)
+                    # a run that was killed may have kept a stone twice
+                    self._manifest.bury(one.tenant, dataset, set(stones))
 
     def rebuild(self, series: Series) -> None:
         """Write the receipts of a series anew, and its books."""

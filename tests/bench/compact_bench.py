@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ROOT = Path(__file__).parents[2]
-_ASKED = 5
+_ASKED = 3
 _OTHERS_SECONDS = 93.0
 """What another compactor takes for 315 KB in 5 files, as its author says."""
 
@@ -52,8 +52,8 @@ def _quiet(_: str) -> None:
 def _world(folder: Path) -> Iterator[tuple[SparkSession, Cloud]]:
     """The local endpoint, with Athena, and a session on it."""
     endpoint = Endpoint(folder / "endpoint")
-    cloud = Cloud("us-east-1", endpoint.up(free_port(), "us-east-1", _quiet))
     try:
+        cloud = Cloud("us-east-1", endpoint.up(free_port(), "us-east-1", _quiet))
         spark = create_session(cloud, app_name="bench")
         try:
             yield spark, cloud
@@ -272,7 +272,7 @@ def _demo(spark: SparkSession, cloud: Cloud, scale: float) -> Iterator[Row]:
     lake = read_lake(ROOT / "lake.yaml")
     for _ in provision_storage(lake, cloud):
         pass
-    source = flights(max(2_000, round(18_000 * scale)))
+    source = flights(max(2_000, round(54_000 * scale)))
     for tenant in lake.tenants:
         _append_flights(spark, lake, tenant.id, source[source["origin"] == tenant.id.upper()])
     output = f"s3://{lake.names.bucket(lake.tenants[0].id)}/answers/"

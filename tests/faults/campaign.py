@@ -8,11 +8,9 @@ ends the campaign with the one command that repeats it.
 
 from __future__ import annotations
 
-import json
 import random
 import time
-import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -22,10 +20,9 @@ from lake.manifest import Manifest
 from lake.provision import provision_storage
 from tests.faults.checks import DifferenceError, check_audit, check_tables, snapshots
 from tests.faults.model import Model
-from tests.faults.processes import Child, EndedError
 from tests.faults.readers import by_pyiceberg, by_trino, sorted_tables, start_trino
 from tests.faults.schedule import FAULTS, START, Strike, strikes
-from tests.faults.toxiproxy import Toxiproxy, build
+from tests.faults.stage import Stage
 from tests.faults.world import DATASET, REGION, TENANT, lake_of
 
 if TYPE_CHECKING:
@@ -38,15 +35,13 @@ __all__ = ["Campaign", "Round", "Struck"]
 
 EPOCH = 8
 """Rounds on one lake: the next begins with an empty one."""
-_RUN_SECONDS = 300.0
-"""A job that takes longer hangs."""
-_SPARK_SECONDS = 240.0
 _DAYS = 10
 """By which maintenance's clock is ahead, so that snapshots and stray files are old."""
 _QUIET = {"done", "conflict", "transient", "killed"}
 """What a fault that passes may lead to."""
 _TCP = frozenset(name for name, one in FAULTS.items() if "toxic" in one)
 _BROKEN_DRIVER = {"kill JVM"}
+_ENDED = {"killed", "crash", "terminal"}
 _AGAIN = 4
 """After each so-many-th round everything is run twice more."""
 
@@ -107,47 +102,32 @@ class Campaign:
             master: Spark's; without it one of this machine, which repeats a failed task in every other driver.
         """
         self.seed = seed
+        self.cloud = Cloud(REGION, endpoint)
+        self.lake = lake_of("none")
         self._endpoint = endpoint
         self._folder = folder
         self._say = say
         self._at_once = at_once
-        self._master = master
-        self.cloud = Cloud(REGION, endpoint)
-        self._stack = ExitStack()
-        self._driver: Child | None = None
-        self._ghosts: list[Child] = []
-        self._starts = 0
-        self.lake = lake_of("none")
+        self._has_executors = bool(master)
+        self._stage = Stage(endpoint, folder, say, master)
         self._epoch = -1
         self._model = Model()
-        self._open: dict[str, Any] = {}
+        self._open: set[str] = set()
+        """Jobs that were struck, or have to tidy up, and are to be run without faults."""
         self._erasing: set[str] = set()
+        """Users who are being erased; those of them whose erasure was broken off are `_begun`."""
+        self._begun: set[str] = set()
         self._trino: TrinoServer | None = None
         self._trino_every = trino_every
         self._parts: dict[str, float] = {}
-        self._relay = self._child("tests.faults.relay", "--upstream", endpoint)
-        self._relay_url = f"http://127.0.0.1:{int(self._relay.line(30))}"
-        self._writer = self._child("tests.faults.writer")
-        program = build(say)
-        self._toxiproxy = Toxiproxy(program, self._relay_url, folder / "toxiproxy.log") if program else None
-        if self._toxiproxy:
-            self._stack.callback(self._toxiproxy.end)
-        self._way = self._toxiproxy.url if self._toxiproxy else self._relay_url
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in (*self._ghosts, *([self._driver] if self._driver else [])):
-            one.end()
         if self._trino:
             self._trino.stop()
-        self._stack.close()
-
-    def _child(self, module: str, *arguments: str) -> Child:
-        child = Child.python(module, *arguments, log=self._folder / f"{module.rpartition('.')[2]}.log")
-        self._stack.callback(child.end)
-        return child
+        self._stage.end()
 
     def rounds(self, first: int, count: int, own: Sequence[Strike] = ()) -> Iterator[Round]:
         """Go through rounds; the last one may tell a difference.
@@ -158,7 +138,9 @@ class Campaign:
             own: strikes of the caller's, in place of the seed's.
         """
         begin = first - first % EPOCH
-        left_out = (frozenset() if self._toxiproxy else _TCP) | (frozenset() if self._master else {"kill executor"})
+        left_out = (frozenset() if self._stage.toxiproxy else _TCP) | (
+            frozenset() if self._has_executors else {"kill executor"}
+        )
         drawn = iter(own) if own else islice(strikes(self.seed, left_out), begin * self._at_once, None)
         for number in range(begin, first + count):
             done = self._round(number, list(islice(drawn, self._at_once)))
@@ -170,7 +152,7 @@ class Campaign:
 
     def _round(self, number: int, planned: Sequence[Strike]) -> Round:
         done = Round(number)
-        started = time.monotonic()
+        started, spark = time.monotonic(), self._stage.spark_seconds
         self._parts = done.parts
         try:
             if number // EPOCH != self._epoch:
@@ -187,6 +169,7 @@ class Campaign:
                 self.check(done)
         except DifferenceError as difference:
             done.difference = str(difference)
+        done.parts["  Spark's start"] = round(self._stage.spark_seconds - spark, 2)
         done.seconds = round(time.monotonic() - started, 1)
         return done
 
@@ -203,7 +186,7 @@ class Campaign:
         self.lake = lake_of(f"faults{self.seed}e{epoch}")
         for _ in provision_storage(self.lake, self.cloud):
             pass
-        self._model, self._open, self._erasing = Model(), {}, set()
+        self._model, self._open, self._erasing, self._begun = Model(), set(), set(), set()
         self._epoch = epoch
         self._to_writer("begin", company=self.lake.company, endpoint=self._endpoint, seed=self.seed * 1000 + epoch)
         self._to_writer("write", objects=5, pause=0.0)
@@ -214,20 +197,22 @@ class Campaign:
         started = time.monotonic()
         rng = random.Random(strike.seed)  # noqa: S311 - no secret is drawn
         given = self._prepared(strike, rng)
-        self._ready()  # a driver that has to be started first would leave the writers behind
+        self._stage.ready()  # a driver that has to be started first would leave the writers behind
         rival = strike.job != "maintain" and rng.random() < 0.3
-        self._writer.tell(do="write", objects=rng.randrange(1, 4), pause=rng.choice((0.0, 0.1, 0.4)), rival=rival)
+        self._stage.tell_writer("write", objects=rng.randrange(1, 4), pause=rng.choice((0.0, 0.1, 0.4)), rival=rival)
         if strike.fault != "none":
-            urls = {"relay": self._relay_url, "toxiproxy": self._toxiproxy.control if self._toxiproxy else ""}
             step = None if strike.step == START else strike.step
             fault = {"name": strike.fault, "step": step, "nth": strike.nth, "delay": rng.random() / 2}
-            given["fault"] = fault | FAULTS[strike.fault] | urls
-        self._open[strike.job] = True
-        told = self._run(strike.job, struck, **given)
+            given["fault"] = fault | FAULTS[strike.fault] | self._stage.controls
+        self._open.add(strike.job)
+        told = self._stage.run(strike.job, self.lake.company, **given)
+        if told["outcome"] == "done":
+            self._begun.discard(given.get("user", ""))
         struck.outcome, struck.error = told["outcome"], str(told.get("error", ""))[:400]
-        struck.hits = self._clear()
+        struck.is_set, struck.hits = told["is_set"], self._stage.clear()
         self._collect()
-        self._bury(struck)
+        if struck.outcome in _ENDED or strike.fault in _BROKEN_DRIVER:
+            self._stage.give_up()
         struck.seconds = round(time.monotonic() - started, 1)
         may = {"done"} if strike.fault == "none" else _QUIET
         if strike.fault in _BROKEN_DRIVER:
@@ -242,11 +227,12 @@ class Campaign:
                 # a replay that was broken off may have sent an event round or not: which, no model could tell
                 self._close("replay")
                 free = sorted(set(self._model.users) - self._erasing)
-                known = sorted(self._erasing)
+                known = sorted(self._begun)
                 user = rng.choice(free) if not known or (free and rng.random() < 0.5) else rng.choice(known)
                 if user not in self._erasing:
                     self._erasing.add(user)
                     self._to_writer("retire", user=user, silent=True)
+                self._begun.add(user)
                 return {"user": user, "erasure": f"e{strike.number}"}
             case "ingest":
                 self._to_writer("write", objects=rng.randrange(2, 5), pause=0.0, kind="events")
@@ -256,96 +242,41 @@ class Campaign:
                 self._done("ingest")
             case "compact" | "maintain" if rng.random() < 0.4 or strike.step == "deletes":
                 self._done("touch")
-                self._open["compact"] = True
+                self._open.add("compact")
             case "compact" | "maintain":
                 self._to_writer("write", objects=2, pause=0.0, kind="events")
                 self._done("ingest")
         if strike.job == "maintain":
-            self._lay_ghosts()
+            self._stage.lay_ghosts()
             return {"days": _DAYS}
         return {}
-
-    def _run(self, job: str, struck: Struck | None = None, **given: Any) -> dict[str, Any]:
-        """Have the driver run a job; answers what became of it."""
-        driver = self._ready()
-        try:
-            driver.tell(job=job, company=self.lake.company, **given)
-            driver.remember()
-            while True:
-                told = driver.answer(_RUN_SECONDS)
-                if "fault" not in told:
-                    return told
-                if struck:
-                    struck.is_set = True
-        except EndedError:
-            return {"outcome": "killed"}
-        except TimeoutError as error:
-            raise DifferenceError(f"{job} hangs: {error}") from None
-
-    def _ready(self) -> Child:
-        """The driver; a new one where the last was killed."""
-        if self._driver is not None and self._driver.is_alive:
-            return self._driver
-        with self._timed("  Spark's start"):
-            self._starts += 1
-            master = self._master or ("local[2,4]" if self._starts % 2 else "local[2]")
-            self._driver = Child.python("tests.faults.driver", self._way, master, log=self._folder / "driver.log")
-            self._driver.answer(_SPARK_SECONDS)
-        return self._driver
-
-    def _bury(self, struck: Struck) -> None:
-        """Give up a driver that was killed, or can do nothing without its JVM; what it has started may live on."""
-        if self._driver and (
-            struck.outcome in {"killed", "crash", "terminal"} or struck.strike.fault in _BROKEN_DRIVER
-        ):
-            if self._driver.is_alive:
-                self._driver.end()
-            else:
-                self._ghosts.append(self._driver)
-            self._driver = None
-
-    def _lay_ghosts(self) -> None:
-        """End what killed drivers have left; maintenance, whose clock is ahead, would take their files for old."""
-        for one in self._ghosts:
-            one.settle(5)
-            one.end()
-        self._ghosts = []
-
-    def _clear(self) -> int:
-        """Take faults away; answers how many requests the relay failed."""
-        with urllib.request.urlopen(f"{self._relay_url}/_faults", timeout=10) as answer:
-            hits = sum(int(one["done"]) for one in json.load(answer)["rules"])
-        request = urllib.request.Request(f"{self._relay_url}/_faults", b"[]", method="PUT")
-        urllib.request.urlopen(request, timeout=10).close()
-        if self._toxiproxy:
-            self._toxiproxy.heal()
-        return hits
 
     # without faults
 
     def _finish(self) -> None:
         """Do without faults what the broken runs left undone."""
-        self._lay_ghosts()
+        self._stage.lay_ghosts()
         self._ingest_all()
         for job in ("erase", "replay", "compact", "maintain"):
             self._close(job)
-        self._open = {}
+        self._open = set()
 
     def _close(self, job: str) -> None:
-        if not self._open.pop(job, False):
+        if job not in self._open:
             return
+        self._open.discard(job)
         self._ingest_all()
         match job:
             case "erase":
                 for user in sorted(self._erasing):
                     self._erase(user)
-                self._erasing = set()
+                self._erasing, self._begun = set(), set()
             case "replay":
                 self._done("replay")
                 self._model.replay()
                 self._ingest_all()
             case "maintain":
-                self._lay_ghosts()
+                self._stage.lay_ghosts()
                 self._done("maintain", days=_DAYS)
             case _:
                 self._done(job)
@@ -376,7 +307,7 @@ class Campaign:
         told: dict[str, Any] = {}
         for _ in range(4):
             with self._timed(f"  {job}"):
-                told = self._run(job, **given)
+                told = self._stage.run(job, self.lake.company, **given)
             if told["outcome"] == "done":
                 return told
             if told["outcome"] not in {"conflict", "transient"}:
@@ -425,12 +356,12 @@ class Campaign:
     # the writers
 
     def _to_writer(self, do: str, **given: Any) -> None:
-        self._writer.tell(do=do, **given)
+        self._stage.tell_writer(do, **given)
         self._collect()
 
     def _collect(self) -> None:
-        """Take what was delivered into the model, until the command is done."""
-        while not (told := self._writer.answer(120)).get("done"):
+        """Take what was delivered into the model."""
+        for told in self._stage.delivered():
             self._model.deliver(told)
 
 

@@ -102,12 +102,12 @@ def test_the_manifest_is_held_to_the_workspaces_own_items():
 
 
 def test_compaction_touches_tables_and_keys_alone():
-    assert [one["Sid"] for one in policy("compact", "ewr")["Statement"]] == ["TableFiles", "Tables", "Keys"]
+    assert [one["Sid"] for one in policy("compact", "ewr")["Statement"]] == ["TableFiles", "Tables", "Keys", "Lineage"]
 
 
 def test_maintenance_lists_the_tables_files_and_nothing_else():
     made = policy("maintain", "ewr")
-    assert [one["Sid"] for one in made["Statement"]] == ["ListTableFiles", "TableFiles", "Tables", "Keys"]
+    assert [one["Sid"] for one in made["Statement"]] == ["ListTableFiles", "TableFiles", "Tables", "Keys", "Lineage"]
     assert statement(made, "ListTableFiles") == {
         "Sid": "ListTableFiles",
         "Effect": "Allow",

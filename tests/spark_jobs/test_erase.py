@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
@@ -11,10 +12,12 @@ import pytest
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, ListOf, PartitionField, Primitive, StructOf
 from lake.erasure import parse_subject, read_receipt
-from lake.errors import DeclarationError, TerminalError
+from lake.errors import DeclarationError, FindingError, TerminalError
 from lake.manifest import Counts
+from lake.quality import Invalid, Limit, Operator, Rule, Severity
 from spark_jobs import compact, erase
 from spark_jobs.erase_verify import verify
+from spark_jobs.quality_hold import Ruling, Verdict, write_ruling
 
 AT_NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 # smaller than all others: it is the lower bound that manifests keep
@@ -319,3 +322,19 @@ def test_a_receipt_is_gone_on_with_and_verified_by_who_knows_the_subject_only(wo
         verify(world.spark, world.lake, world.cloud, subject(world), "e9")
     with pytest.raises(TerminalError, match="erasure e1: it was finished at 2024-05-01T12:00:00"):
         erase_subject(world, resume="e1")
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_a_batch_that_is_held_back_has_to_be_decided_about_first(worlds, verdict):
+    rule = Rule("pages", Invalid("page", ("/home",)), (Limit(Operator.BE, (0.0,)),), Severity.ERROR)
+    world = worlds(replace(PEOPLE, quality=(rule,)))
+    world.deliver("a", [visit(world, 1, "bb"), visit(world, 2, WHO)])
+    (hold,) = world.ingest().held
+    with pytest.raises(FindingError, match=f"batch {hold.batch} is held back by a quality rule"):
+        erase_subject(world)
+    ruling = Ruling(hold.batch, verdict, "a test", "somebody", 0)
+    write_ruling(world.cloud.s3, world.bucket("solo"), ruling)
+    assert erase_subject(world).is_finished
+    assert places_holding(world, world.bucket("solo")) == []
+    assert is_clean(world)
+    assert balanced(world)[0]
