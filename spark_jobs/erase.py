@@ -233,8 +233,8 @@ class _Erasure:
             for held in (one.batch for one in done.held if one.batch.tenant == self.subject.tenant):
                 raise FindingError(
                     f"erasure {self.receipt.id}: batch {held} is held back by a quality rule, and may hold the "
-                    f"subject: decide about it first (`lakehose quality publish --batch {held}`, or `refuse`); then the "
-                    "same command goes on"
+                    f"subject: decide about it first (`lakehose quality publish --batch {held}`, or `refuse`); then "
+                    "the same command goes on"
                 )
             if not done.busy and self._is_quiet():
                 return

@@ -68,10 +68,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestReport", "Series", "run", "series_of"]
 
-_PART_BYTES = 4 * 2**20  # of objects as stored, whose rows are one file, about
-_PLACES = 4  # partitions of a batch, at most, into which each part may write a file
-_DAYS_OF = {"hour": 1 / 24, "day": 1.0, "month": 28.0, "year": 365.0}
-"""What a partition by time holds."""
 _QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
 
 
@@ -512,15 +508,8 @@ class _Ingest:
         return done, {} if done.rows else found
 
     def _as_table(self, plan: Plan, rows: DataFrame, counted: Tally) -> tuple[DataFrame, str]:
-        """A batch's rows, with the table's columns, in as many parts as files are wanted, and how to distribute them.
-
-        Gathering rows by their partition costs a shuffle, and writes what is of one day on one core. So where they are
-        of a few days, each part is written as it is; only where that would be many small files, they are gathered.
-        """
-        parts = 1 + sum(one.size for one in plan.objects) // _PART_BYTES
-        days_of = [_DAYS_OF.get(one.transform, 0.0) for one in self._stream.dataset.contract.partition]
-        few = all(days and counted.days / days <= _PLACES for days in days_of)
-        how = "none" if parts == 1 or few else "hash"
+        """A batch's rows, with the table's columns, in as many parts as `Plan.spread` says, and how to distribute them."""
+        parts, how = plan.spread(counted.days, self._stream.dataset.contract.partition)
         return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number)).coalesce(parts), how
 
     def _rows(self, plan: Plan, records: Kept, counted: Tally) -> DataFrame:

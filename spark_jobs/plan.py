@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from botocore.exceptions import ClientError
 
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+    from lake.contract import PartitionField
     from lake.declaration import Jobs, Stream
     from lake.manifest import BatchId
 
 __all__ = ["Plan", "carve", "planned_series", "read_plan", "write_plan"]
+
+_PART_BYTES = 4 * 2**20  # of objects as stored, whose rows are one file, about
+_PLACES = 4  # partitions of a batch, at most, into which each part may write a file
+_DAYS_OF = {"hour": 1 / 24, "day": 1.0, "month": 28.0, "year": 365.0}
+"""What a partition by time holds."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,21 @@ class Plan:
     planned_at_ms: int
     dedup_days: int | None = None
     """Days in which duplicates are looked for; None: as many as the contract says. A backfill looks in all of them."""
+
+    def spread(self, days: int, partition: Sequence[PartitionField]) -> tuple[int, Literal["none", "hash"]]:
+        """In how many parts its rows are written, and how Iceberg distributes them before.
+
+        Gathering rows by their partition costs a shuffle, and writes what is of one day on one core. So where they are
+        of a few days, each part is written as it is; only where that would be many small files, they are gathered.
+
+        Args:
+            days: on so many its events happened.
+            partition: the table's.
+        """
+        parts = 1 + sum(one.size for one in self.objects) // _PART_BYTES
+        holds = [_DAYS_OF.get(one.transform, 0.0) if one.column == "event_time" else 0.0 for one in partition]
+        few = all(one and days / one <= _PLACES for one in holds)
+        return parts, "none" if parts == 1 or few else "hash"
 
 
 def _place(bucket: str, batch: BatchId) -> tuple[str, str]:

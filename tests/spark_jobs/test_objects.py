@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from lake.contract import PartitionField
 from lake.declaration import Jobs, Stream
 from lake.errors import CommitConflictError, TerminalError, TransientError
 from lake.manifest import BatchId, Lane
@@ -248,3 +249,27 @@ def test_a_plan_that_is_none_of_ours_stops_the_series(cloud, bucket, put, body, 
     put("batches/visits/events/tenant=ann/000000001.json", body=body.encode())
     with pytest.raises(TerminalError, match=message):
         read_plan(cloud.s3, bucket, BATCH)
+
+
+DAY, BUCKET = PartitionField("day", "event_time"), PartitionField("bucket[8]", "user_id")
+
+
+@pytest.mark.parametrize(
+    ("mib", "days", "partition", "expected"),
+    [
+        (1, 1, (DAY,), (1, "none")),
+        # one part writes one file a partition as it is
+        (1, 300, (DAY,), (1, "none")),
+        (1, 1, (BUCKET,), (1, "none")),
+        (40, 2, (DAY,), (11, "none")),
+        (40, 30, (DAY,), (11, "hash")),
+        (40, 60, (PartitionField("month", "event_time"),), (11, "none")),
+        (40, 1, (PartitionField("hour", "event_time"),), (11, "hash")),
+        (40, 1, (PartitionField("day", "shipped_at"),), (11, "hash")),
+        (40, 1, (DAY, BUCKET), (11, "hash")),
+        (40, 300, (), (11, "none")),
+    ],
+)
+def test_rows_are_gathered_by_partition_only_where_they_would_be_many_small_files(mib, days, partition, expected):
+    plan = Plan(BATCH, (StoredObject("s3://b/a", mib * MIB),), "1.2.0", 1)
+    assert plan.spread(days, partition) == expected
