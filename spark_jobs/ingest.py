@@ -508,7 +508,7 @@ class _Ingest:
         return done, {} if done.rows else found
 
     def _as_table(self, plan: Plan, rows: DataFrame, counted: Tally) -> tuple[DataFrame, str]:
-        """A batch's rows, with the table's columns, in as many parts as `Plan.spread` says, and how to distribute them."""
+        """A batch's rows with the table's columns, in the parts that its plan says, and how to distribute them."""
         parts, how = plan.spread(counted.days, self._stream.dataset.contract.partition)
         return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number)).coalesce(parts), how
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stage"]
 
-_RUN_SECONDS = 300.0
+_RUN_SECONDS = 600.0
 """A job that takes longer hangs."""
 _SPARK_SECONDS = 240.0
 _WRITE_SECONDS = 120.0
