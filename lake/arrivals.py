@@ -2,7 +2,9 @@
 
 S3 tells a queue of each object that a door has written; a run takes what the queue holds, notes it in the manifest and
 only then deletes the messages. S3 delivers nearly every event, and says that it may lose one: so each run also lists a
-few of the prefixes that are written to these days, in turn, and notes what it didn't know. Neither grows with the lake.
+few of the folders that are written to these days, in turn, and notes what it didn't know. It goes on behind what the run
+before came to, and from the top once a day: keys are ordered by time, but for those that come late. Neither grows with
+the lake.
 
 Events: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -41,8 +43,8 @@ _AT_ONCE = 10  # messages of one call: the most SQS gives
 _INVISIBLE_SECONDS = 120  # to others, while we note them down
 _EMPTY_ANSWERS = 2  # one empty answer may come from a part of the queue that has none
 _RECEIVERS = 4
-_NET_PREFIXES = 24  # listed in a run, in turn
-_NET_PAGES = 5  # of 1,000 objects of each
+_NET_FOLDERS = 6  # listed in a run, in turn: each a tenant's or an error's, with a prefix for each of the recent days
+_NET_PAGES = 2  # of 1,000 objects, of a prefix in one run
 _NET_DAYS = 3
 
 
@@ -137,20 +139,34 @@ class Arrivals:
         return found, done
 
     def _cast_net(self, stream: Stream, now: datetime) -> int:
-        """List a few recent prefixes, starting behind the last one of the run before."""
-        prefixes = list(_recent(stream, _error_folders(self.cloud.s3, stream), now))
-        start = self.manifest.net_position(stream.owner, stream.dataset.name) % len(prefixes)
-        turn = list(islice(cycle(prefixes), start, start + min(_NET_PREFIXES, len(prefixes))))
+        """List a few folders' recent days, starting behind the last folder of the run before."""
+        folders = _recent(stream, _error_folders(self.cloud.s3, stream), now)
+        start = self.manifest.net_position(stream.owner, stream.dataset.name) % len(folders)
+        turn = list(islice(cycle(folders), start, start + min(_NET_FOLDERS, len(folders))))
+        found = sum(self._list_folder(stream, folder, folders[folder], now) for folder in turn)
+        if len(folders) > len(turn):
+            self.manifest.set_net_position(stream.owner, stream.dataset.name, (start + len(turn)) % len(folders))
+        return found
+
+    def _list_folder(self, stream: Stream, folder: str, prefixes: Sequence[str], now: datetime) -> int:
+        """List what of a folder's recent days wasn't listed today yet."""
+        owner, dataset, today = stream.owner, stream.dataset.name, f"{now.astimezone(UTC):%Y-%m-%d}"
+        before = self.manifest.net_marks(owner, dataset, folder, today)
+        marks: dict[str, str] = {}
         found = 0
-        for prefix in turn:
-            for arrivals in _listed(self.cloud.s3, stream, prefix, _NET_PAGES):
+        for prefix in prefixes:
+            mark = before.get(prefix, "")
+            for last, arrivals in _listed(self.cloud.s3, stream, prefix, _NET_PAGES, behind=mark):
                 new = self.manifest.unknown(arrivals)
                 self.manifest.arrived(new)
+                mark = last
                 found += len(new)
                 for one in new:
                     self.say(f"object {one.uri}: S3's events didn't tell of it; found by listing")
-        if len(prefixes) > len(turn):
-            self.manifest.set_net_position(stream.owner, stream.dataset.name, (start + len(turn)) % len(prefixes))
+            if mark:
+                marks[prefix] = mark
+        if marks != before:
+            self.manifest.set_net_marks(owner, dataset, folder, today, marks)
         return found
 
 
@@ -162,7 +178,7 @@ def relist(cloud: Cloud, manifest: Manifest, streams: Iterable[Stream]) -> int:
     found = 0
     for stream in streams:
         for prefix in (Names.processed_prefix(stream.dataset.name), *_error_folders(cloud.s3, stream)):
-            for arrivals in _listed(cloud.s3, stream, prefix, None):
+            for _, arrivals in _listed(cloud.s3, stream, prefix, None):
                 new = manifest.unknown(arrivals)
                 manifest.arrived(new)
                 found += len(new)
@@ -190,23 +206,29 @@ def _arrival(stream: Stream, key: str, size: int) -> Arrival | None:
     return Arrival(stream.owner, stream.dataset.name, *place, f"s3://{stream.bucket}/{key}", size)
 
 
-def _recent(stream: Stream, error_folders: Sequence[str], now: datetime) -> Iterator[str]:
-    """Prefixes that a stream writes to these days; the same in each run of a day, so that they can take turns."""
+def _recent(stream: Stream, error_folders: Sequence[str], now: datetime) -> dict[str, list[str]]:
+    """Prefixes that a stream writes to these days, by folder; the folders are the same in each run of a day."""
     days = [(now.astimezone(UTC) - timedelta(days=back)) for back in range(-1, _NET_DAYS)]
-    for folder in error_folders:
-        for day in days:
-            yield folder + day.strftime("%Y/%m/%d/")
+    found = {folder: [folder + day.strftime("%Y/%m/%d/") for day in days] for folder in error_folders}
     for tenant in stream.tenants:
-        for day in days:
-            yield Names.processed_prefix(stream.dataset.name, tenant) + day.strftime("year=%Y/month=%m/day=%d/")
+        folder = Names.processed_prefix(stream.dataset.name, tenant)
+        found[folder] = [folder + day.strftime("year=%Y/month=%m/day=%d/") for day in days]
+    return found
 
 
-def _listed(s3: S3Client, stream: Stream, prefix: str, pages: int | None) -> Iterator[list[Arrival]]:
+def _listed(
+    s3: S3Client, stream: Stream, prefix: str, pages: int | None, behind: str = ""
+) -> Iterator[tuple[str, list[Arrival]]]:
+    """Objects of a prefix behind a key, page by page, each with the last key that it looked at."""
+    after: Any = {"StartAfter": behind} if behind else {}
     try:
-        answers = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix)
+        answers = s3.get_paginator("list_objects_v2").paginate(Bucket=stream.bucket, Prefix=prefix, **after)
         for page in islice(answers, pages):
-            found = (_arrival(stream, one["Key"], one["Size"]) for one in page.get("Contents", []))
-            yield [one for one in found if one is not None]
+            listed = page.get("Contents", [])
+            if not listed:
+                return
+            found = (_arrival(stream, one["Key"], one["Size"]) for one in listed)
+            yield listed[-1]["Key"], [one for one in found if one is not None]
     except ClientError as error:
         if error_code(error) == "NoSuchBucket":
             raise FindingError(f"bucket {stream.bucket}: there is none; `lakehose apply` makes it") from None

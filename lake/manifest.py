@@ -10,7 +10,8 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
 - `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
 - `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
-- `OWNER#DATASET`, `net`: where the listing for lost events goes on;
+- `OWNER#DATASET`, `net`: which folder the listing for lost events goes on with;
+- `OWNER#DATASET`, `net#FOLDER`: up to which keys the folder was listed today;
 - `OWNER#DATASET`, `erasure#ID#TABLE`: rows that an erasure took out of one of the owner's tables;
 - `TENANT#DATASET`, `erased#TIME#DIGEST`: an event that was erased and must not come back;
 - `OWNER#DATASET`, `replayed#DIGEST`: a quarantined record that was sent round again;
@@ -252,14 +253,32 @@ class Manifest:
         self._write([{"DeleteRequest": {"Key": key}} for key in keys])
 
     def net_position(self, owner: str, dataset: str) -> int:
-        """Which of the recent prefixes is listed next."""
+        """Which of the folders is listed next."""
         key = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}}
         item = self._dynamodb.get_item(TableName=self._table, Key=key).get("Item")
         return int(item["position"]["N"]) if item else 0
 
     def set_net_position(self, owner: str, dataset: str, position: int) -> None:
-        """Note which of the recent prefixes is listed next."""
+        """Note which of the folders is listed next."""
         item = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}, "position": {"N": str(position)}}
+        self._dynamodb.put_item(TableName=self._table, Item=item)
+
+    def net_marks(self, owner: str, dataset: str, folder: str, today: str) -> dict[str, str]:
+        """Keys up to which a folder's prefixes were listed today (`2026-01-31`), by prefix."""
+        key = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": f"net#{folder}"}}
+        item = self._dynamodb.get_item(TableName=self._table, Key=key).get("Item")
+        if item is None or item["day"]["S"] != today:
+            return {}
+        return {prefix: one["S"] for prefix, one in item["marks"]["M"].items()}
+
+    def set_net_marks(self, owner: str, dataset: str, folder: str, today: str, marks: Mapping[str, str]) -> None:
+        """Note up to which keys a folder's prefixes were listed today."""
+        item: dict[str, Any] = {
+            "pk": {"S": f"{owner}#{dataset}"},
+            "sk": {"S": f"net#{folder}"},
+            "day": {"S": today},
+            "marks": {"M": {prefix: {"S": key} for prefix, key in marks.items()}},
+        }
         self._dynamodb.put_item(TableName=self._table, Item=item)
 
     def last_receipt(self, batch: BatchId) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -146,6 +146,40 @@ def test_the_net_lists_only_the_days_around_now(place):
         for month, day in (("03", "02"), ("03", "01"), ("02", "28"), ("02", "27"))
     ]
     assert "processed/visits/" not in asked
+
+
+def test_the_net_looks_each_object_up_once_a_day(place):
+    prefix = "processed/visits/tenant=solo/year=2026/month=03/day=01/"
+    for number in range(10, 13):
+        place.put("solo", f"{prefix}{number}.gz")
+    assert place.collect() == 3
+    looked_up = []
+    events, name = place.cloud.dynamodb.meta.events, "before-parameter-build.dynamodb.BatchGetItem"
+    events.register(name, note := lambda params, **_: looked_up.append(params))
+    try:
+        assert place.collect() == 0
+        assert looked_up == []
+        # behind what was listed today, it is found by the next run; before it, on the next day
+        for number in ("05", "20"):
+            place.put("solo", f"{prefix}{number}.gz")
+        place.forget("solo")
+        assert place.collect() == 1
+        assert (place.collect(), len(looked_up)) == (0, 1)
+    finally:
+        events.unregister(name, note)
+    assert place.collect(NOW + timedelta(days=1)) == 1
+    assert [key.rpartition("/")[2] for key, _ in place.waiting("solo")] == [
+        *("05.gz", "10.gz", "11.gz", "12.gz", "20.gz")
+    ]
+
+
+def test_what_lies_behind_a_runs_pages_is_found_by_the_next_run(place, monkeypatch):
+    monkeypatch.setattr("lake.arrivals._NET_PAGES", 1)
+    prefix = "processed/visits/tenant=solo/year=2026/month=03/day=01/"
+    for number in range(1010):
+        place.put("solo", f"{prefix}{number:05d}.gz")
+    place.forget("solo")
+    assert [place.collect() for _ in range(3)] == [1000, 10, 0]
 
 
 def test_a_listing_that_is_asked_for_finds_what_is_older(place):
