@@ -2,9 +2,8 @@
 
 S3 tells a queue of each object that a door has written; a run takes what the queue holds, notes it in the manifest and
 only then deletes the messages. S3 delivers nearly every event, and says that it may lose one: so each run also lists a
-few of the folders that are written to these days, in turn, and notes what it didn't know. It goes on behind what the
-run before came to, and from the top once a day: keys are ordered by time, but for those that come late. Neither grows with
-the lake.
+few of the folders that are written to these days, in turn, and notes what it did not know. It goes on where the run
+before ended, and from the top once a day: keys are in order of time, but for late ones. Neither grows with the lake.
 
 Events: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
