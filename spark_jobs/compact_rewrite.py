@@ -1,9 +1,10 @@
 """Owns the rewrite of data files: read, sorted, written, read back and compared, and only then committed.
 
 Rows are counted and hashed in the pass that reads them, with what was deleted taken away; the new files are read from
-S3 again and must give the same count and sums, or nothing is committed. The commit is Iceberg's own: it is refused when
-a file is gone meanwhile, or rows of one were deleted, so no deleted row comes back; new files and changes of other
-partitions are no obstacle. A batch that ingest has staged and not yet published stays as it is.
+S3 again and must give the same count and sums, or nothing is committed. A little is rewritten and
+proven by Arrow in this process instead. The commit is Iceberg's own: it is refused when a file is gone meanwhile, or
+rows of one were deleted, so no deleted row comes back; new files and changes of other partitions are no obstacle. A
+batch that ingest has staged and not yet published stays as it is.
 
 It goes by the steps of Iceberg's rewrite action, whose parts can be used one by one:
 https://iceberg.apache.org/javadoc/1.12.0/org/apache/iceberg/actions/RewriteDataFiles.html
@@ -22,6 +23,7 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import Observation
 
 from lake.errors import CommitConflictError, FindingError
+from spark_jobs.compact_arrow import ArrowRewriter
 from spark_jobs.compact_digest import NOTHING, digest, sums
 from spark_jobs.compact_order import TRANSFORM, cut, gathered, partition_term
 from spark_jobs.history import COMPACTED_THROUGH, REWRITE_ID
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from spark_jobs.compact_arrow import Written
     from spark_jobs.compact_digest import Digest
     from spark_jobs.compact_plan import Group, Rules
 
@@ -151,14 +154,8 @@ class Rewriter:
         """
         tasks = self._tasks(unit)
         self._after("stage")
-        seen, files = self._write(unit, tasks)
-        try:
-            self._after("write")
-            self._prove(unit, tasks, seen, files)
-            self._after("prove")
-        except Exception:
-            self._discard(files)
-            raise
+        with self._arrow.room(unit):
+            files, rows = self._proven(unit, tasks)
         new = list(files)
         sizes = sum(int(one.fileSizeInBytes()) for one in new)
         self._commit(unit, tasks, files, through)
@@ -169,8 +166,30 @@ class Rewriter:
             files_after=len(new),
             bytes_before=sum(one.bytes for one in unit),
             bytes_after=sizes,
-            rows=seen.rows,
+            rows=rows,
         )
+
+    @cached_property
+    def _arrow(self) -> ArrowRewriter:
+        most, order = self._rules.arrow_bytes, self._sort_order_id()
+        return ArrowRewriter(self._spark, self._table, most=most, sort=self._sort, order_id=order)
+
+    def _proven(self, unit: Sequence[Group], tasks: Any) -> tuple[Any, int]:
+        """Write the rows anew and prove it; answers the new files as a Java set, and how many rows they have."""
+        small = self._arrow.write(unit, tasks)
+        if small is None:
+            seen, files = self._write(unit, tasks)
+        else:
+            files = small.files
+        try:
+            self._after("write")
+            rows = self._prove(unit, tasks, seen, files) if small is None else self._prove_small(unit, small)
+            self._count(unit, rows)
+            self._after("prove")
+        except Exception:
+            self._arrow.discard(files)
+            raise
+        return files, rows
 
     def _tasks(self, unit: Sequence[Group]) -> Any:
         """Iceberg's scan tasks of the groups' files, with the deletes that belong to them, as a Java list."""
@@ -283,22 +302,34 @@ class Rewriter:
         ascending = all(str(one.direction()).casefold() == "asc" for one in order.fields())
         return int(order.orderId()) if names and plain and ascending and names == list(self._sort) else None
 
-    def _prove(self, unit: Sequence[Group], tasks: Any, seen: Digest, files: Any) -> None:
-        """Read the new files and compare."""
+    def _prove(self, unit: Sequence[Group], tasks: Any, seen: Digest, files: Any) -> int:
+        """Read the new files and compare; answers how many rows they have."""
         wrote = self._digest_of(self._tasks_of(files))
         if wrote != seen:
             # Spark may count a task twice that it had to repeat: both sides are read once more before it is believed
             again = self._digest_of(tasks)
             if again != wrote or wrote != self._digest_of(self._tasks_of(files)):
-                raise FindingError(
-                    f"table {_named(unit)}: {again.rows} rows went in and {wrote.rows} came out, or with other "
-                    f"content; nothing was committed, and snapshot {self._snapshot_id} has them all"
-                )
+                raise self._other(unit, again.rows, wrote.rows)
+        return wrote.rows
+
+    def _prove_small(self, unit: Sequence[Group], small: Written) -> int:
+        same, rows = self._arrow.is_proven(small)
+        if not same:
+            raise self._other(unit, small.rows, rows)
+        return rows
+
+    def _other(self, unit: Sequence[Group], read: int, wrote: int) -> FindingError:
+        return FindingError(
+            f"table {_named(unit)}: {read} rows went in and {wrote} came out, or with other content; nothing was "
+            f"committed, and snapshot {self._snapshot_id} has them all"
+        )
+
+    def _count(self, unit: Sequence[Group], rows: int) -> None:
+        """Compare with what the metadata tells."""
         told = sum(one.rows for one in unit)
-        if wrote.rows != told and not any(one.has_deletes for one in unit):
+        if rows != told and not any(one.has_deletes for one in unit):
             raise FindingError(
-                f"table {_named(unit)}: {wrote.rows} rows were read, and its metadata tells of {told}; "
-                "nothing was committed"
+                f"table {_named(unit)}: {rows} rows were read, and its metadata tells of {told}; nothing was committed"
             )
 
     def _digest_of(self, tasks: Any) -> Digest:
@@ -347,7 +378,7 @@ class Rewriter:
                 raise CommitConflictError(
                     f"table {_named(unit)}: whether its rewrite was committed isn't known"
                 ) from error
-            self._discard(files)
+            self._arrow.discard(files)
             if is_conflict:
                 said = str(error.java_exception.getMessage()).partition("\n")[0][:300]
                 raise CommitConflictError(
@@ -375,11 +406,6 @@ class Rewriter:
     def _is_committed(self, rewrite: str) -> bool:
         self._table.refresh()
         return any(one.summary().get(REWRITE_ID) == rewrite for one in self._table.snapshots())
-
-    def _discard(self, files: Any) -> None:
-        """Delete new files that no snapshot has got."""
-        for one in files:
-            self._table.io().deleteFile(str(one.location()))
 
 
 def _named(unit: Sequence[Group]) -> str:

@@ -240,7 +240,7 @@ def send(log, target, events, *, dataset):
 
 def test_events_are_kept_and_found_by_run_and_by_time(log):
     events = [told("kept", number) for number in (1, 2, 3)]
-    assert send(log, None, reversed(events), dataset="kept") == ([], pytest.approx(0, abs=0.5))
+    assert send(log, None, reversed(events), dataset="kept")[0] == []
     assert [one.event["number"] for one in log.events("solo", "kept")] == [1, 2, 3]
     run = events[1].event["run"]["runId"]
     assert [one.event["number"] for one in log.events("solo", "kept", run=run)] == [2]
@@ -264,7 +264,7 @@ def test_an_endpoint_takes_the_events_as_they_are_kept(log, receiver, monkeypatc
 def test_an_endpoint_that_does_not_take_events_costs_seconds_and_gets_them_from_the_next_run(log, receiver, how):
     dataset = f"later_{how}"
     there = {"away": Receiver, "refusing": receiver, "slow": receiver}[how]
-    bad = there(**{"away": {}, "refusing": {"status": 500}, "slow": {"delay": 5.0}}[how])
+    bad = there(**{"away": {}, "refusing": {"status": 500}, "slow": {"delay": 60.0}}[how])
     if how == "away":
         bad.server.shutdown()
         bad.server.server_close()
@@ -273,7 +273,7 @@ def test_an_endpoint_that_does_not_take_events_costs_seconds_and_gets_them_from_
     (line,), seconds = send(log, target, events, dataset=dataset)
     assert line.startswith(f"lineage: {bad.url}: ")
     assert line.endswith("what it didn't take is kept, and sent by the next run")
-    assert seconds < 2
+    assert seconds < 30  # of the minute that the slow one would take
     assert [one.event["number"] for one in log.unsent("solo", dataset)] == [1, 2]
     good = receiver()
     assert send(log, LineageTarget(good.url, timeout_seconds=30), [], dataset=dataset)[0] == []
