@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 AIRFLOW := .venv-airflow
 EVENTS ?=
 PORT   ?= 4566
+# Most tests wait for Spark, S3 and processes; each worker has a Spark of its own, which takes 2 GB.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench cluster-test faults image airflow-setup airflow-test lint format lock clean
@@ -41,7 +43,7 @@ demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESU
 	@$(BIN)/python -m demo --port $(PORT) $(if $(EVENTS),--events $(EVENTS)) $(if $(RESUME),--resume) $(if $(CHAOS),--chaos)
 
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 bench: setup $(VENV)/.develop ## Measurements, each beside another in one run: ONLY=spark_jobs, SCALE=0.1 for a quick look
 	@$(BIN)/python tests/bench $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
