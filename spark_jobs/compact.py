@@ -119,7 +119,11 @@ def _nothing(one: TablePlan) -> str:
 
 
 def _compact(
-    spark: SparkSession, planned: TablePlan, rules: Rules, say: Callable[[str], None], after: Callable[[str], None]
+    spark: SparkSession,
+    planned: TablePlan,
+    rules: Rules,
+    say: Callable[[str], None],
+    after: Callable[[str], None],
 ) -> TableCompaction:
     started = time.monotonic()
     target = planned.target

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from spark_jobs.compact_plan import Group
 
-__all__ = ["ArrowRewriter", "Written"]
+__all__ = ["ArrowRewriter", "Written", "holds"]
 
 _ROWS = 2_000_000
 _UNPACKED_BYTES = 2**28
@@ -142,7 +142,7 @@ class ArrowRewriter:
                 try:
                     file = pq.ParquetFile(stored)
                     rows += file.metadata.num_rows
-                    same = same and _holds(file, one)
+                    same = same and holds(file, one.source, one.order)
                 except (pa.ArrowException, OSError):
                     same = False  # what can't be read isn't what was written
         return same, rows
@@ -249,7 +249,8 @@ class ArrowRewriter:
     ) -> Written:
         core = self._jvm.org.apache.iceberg
         names = core.io.OutputFileFactory.builderFor(self._table, 0, 0).format(core.FileFormat.PARQUET)
-        names = names.defaultSpec(self._table.specs().get(unit[0].place.spec_id)).operationId(str(uuid4())).build()
+        spec = self._table.specs().get(unit[0].place.spec_id)
+        names = names.defaultSpec(spec).operationId(str(uuid4())).build()
         partitions = _partitions(unit, tasks)
         files, parts = self._jvm.java.util.HashSet(), []
         try:
@@ -258,7 +259,8 @@ class ArrowRewriter:
                     continue
                 path = folder / f"new-{number}.parquet"
                 self._write_file(path, source, order, group.bytes)
-                output = names.newOutputFile(partition).encryptingOutputFile()
+                named = names.newOutputFile(partition) if spec.isPartitioned() else names.newOutputFile()
+                output = named.encryptingOutputFile()
                 described = self._described(path, source, str(output.location()), group.place.spec_id, partition)
                 # from here on it is to be discarded, should the next fail
                 files.add(described)
@@ -371,18 +373,18 @@ def _partitions(unit: Sequence[Group], tasks: Any) -> list[Any]:
     return [found[index] for index in range(len(unit))]
 
 
-def _holds(file: pq.ParquetFile, part: _Part) -> bool:
-    """Whether a file has just the rows that were read, in the order that was meant."""
-    source, count = part.source, part.source.num_rows
+def holds(file: pq.ParquetFile, source: pa.Table, order: np.ndarray | None) -> bool:
+    """Whether a file has just the rows of `source`, bit by bit, each in the place that `order` gives it."""
+    count = source.num_rows
     wanted = source.schema.remove_metadata()
     if file.metadata.num_rows != count or not file.schema_arrow.remove_metadata().equals(wanted, check_metadata=True):
         return False
     back: np.ndarray | None = None
-    if part.order is not None:
+    if order is not None:
         # where each row of the source has gone to; each to one place, or some would be left out
         back = np.full(count, -1, np.int64)
-        back[part.order] = np.arange(count)
-        if len(part.order) != count or (back < 0).any():
+        back[order] = np.arange(count)
+        if len(order) != count or (back < 0).any():
             return False
     for index, column in enumerate(source.itercolumns()):
         stored = file.read([wanted.names[index]]).column(0)

@@ -176,8 +176,8 @@ def order_of(table: pa.Table, keys: Sequence[str]) -> np.ndarray | None:
         columns[f"{len(columns)}"] = column
     if not columns:
         return None
-    by = [(name, "ascending") for name in columns]
-    found: np.ndarray = pc.sort_indices(pa.table(columns), sort_keys=by, null_placement="at_start").to_numpy()
+    by = [(name, "ascending", "at_start") for name in columns]
+    found: np.ndarray = pc.sort_indices(pa.table(columns), sort_keys=by).to_numpy()
     return found
 
 

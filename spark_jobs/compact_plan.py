@@ -46,7 +46,7 @@ class Rules:
     """Size of a data file."""
     least: int = 2
     """Files of one partition that are worth a rewrite."""
-    arrow_bytes: int = 0
+    arrow_bytes: int = 2**26
     """As stored: up to so much is rewritten in the driver, where that carries the table; 0 leaves all to Spark."""
 
 
