@@ -7,7 +7,7 @@ requires is enforced by ingest, which can say why, and a later version may relax
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
@@ -39,7 +39,7 @@ from lake.contract import Contract, Field, FieldType, ListOf, PartitionField, Pr
 from lake.errors import CommitConflictError, FindingError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyiceberg.table import Table
 
@@ -48,15 +48,20 @@ if TYPE_CHECKING:
 __all__ = [
     "QUARANTINE",
     "QUARANTINE_COLUMNS",
+    "change_table",
     "columns",
     "ensure_table",
     "evolve_table",
+    "existing_table",
     "glue_catalog",
     "iceberg_schema",
+    "load_table",
     "table_properties",
 ]
 
 _EVOLVE_ATTEMPTS = 5
+
+_Answer = TypeVar("_Answer")
 
 QUARANTINE = "quarantine"
 """Name of the table of refused records, one in each owner's database."""
@@ -246,26 +251,46 @@ def evolve_table(catalog: GlueCatalog, identifier: tuple[str, str], fields: tupl
         FindingError: there is no such table, or a column has another type, which would need a rewrite.
         CommitConflictError: other writers were faster, again and again.
     """
-    for _ in range(_EVOLVE_ATTEMPTS):
-        table = load_table(catalog, identifier)
-        if table is None:
-            raise FindingError(f"table {'.'.join(identifier)}: there is none; `lakehose apply` makes it")
+
+    def change(table: Table) -> tuple[str, ...]:
         steps = list(_steps(table.schema().as_struct(), iceberg_schema(fields).as_struct(), (), ".".join(identifier)))
         if not steps:
             return ()
-        try:
-            with table.update_schema() as update:
-                for path, kind, doc, is_new in steps:
-                    if is_new:
-                        update.add_column(path, kind, doc=doc)
-                    else:
-                        update.update_column(path, field_type=kind)
-        except CommitFailedException:
-            continue
+        with table.update_schema() as update:
+            for path, kind, doc, is_new in steps:
+                if is_new:
+                    update.add_column(path, kind, doc=doc)
+                else:
+                    update.update_column(path, field_type=kind)
         return tuple(
             f"{'.'.join(path)} {'added' if is_new else f'widened to {kind}'}" for path, kind, _, is_new in steps
         )
-    raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {_EVOLVE_ATTEMPTS} times")
+
+    return change_table(catalog, identifier, change, attempts=_EVOLVE_ATTEMPTS)
+
+
+def change_table(
+    catalog: GlueCatalog, identifier: tuple[str, str], change: Callable[[Table], _Answer], *, attempts: int = 10
+) -> _Answer:
+    """Change a table as it is now, and again as it is then where another writer was faster; answers what `change` does.
+
+    Args:
+        catalog: the table's.
+        identifier: database and table.
+        change: looks at the table and commits to it, if there is anything to change.
+        attempts: how often it may be overtaken.
+
+    Raises:
+        FindingError: there is no such table.
+        CommitConflictError: other writers were faster, again and again.
+    """
+    for _ in range(attempts):
+        table = existing_table(catalog, identifier)
+        try:
+            return change(table)
+        except CommitFailedException:
+            continue
+    raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {attempts} times")
 
 
 _Step = tuple[tuple[str, ...], IcebergType, str | None, bool]
@@ -300,6 +325,19 @@ def _widens(old: IcebergType, new: IcebergType) -> bool:
     if isinstance(old, DecimalType) and isinstance(new, DecimalType):
         return old.scale == new.scale and old.precision < new.precision
     return (type(old), type(new)) in {(IntegerType, LongType), (FloatType, DoubleType)}
+
+
+def existing_table(catalog: GlueCatalog, identifier: tuple[str, str]) -> Table:
+    """The table that `lakehose apply` has made.
+
+    Raises:
+        FindingError: there is none of that name.
+        TransientError: as `load_table` says.
+    """
+    table = load_table(catalog, identifier)
+    if table is None:
+        raise FindingError(f"table {'.'.join(identifier)}: there is none; `lakehose apply` makes it")
+    return table
 
 
 def load_table(catalog: GlueCatalog, identifier: tuple[str, str]) -> Table | None:

@@ -20,7 +20,7 @@ from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from lake.errors import CommitConflictError, FindingError
-from lake.tables import load_table
+from lake.tables import existing_table
 from spark_jobs.history import REFUSED, ancestors, batch_of, staged_batch, summary_of, told_numbers
 from spark_jobs.session import CATALOG, literal
 
@@ -59,9 +59,7 @@ class History:
         self._table = self._load()
 
     def _load(self) -> Table:
-        found = load_table(self._catalog, self._identifier)
-        if found is None:
-            raise FindingError(f"table {self.name}: there is none; `lakehose apply` makes it")
+        found = existing_table(self._catalog, self._identifier)
         if found.properties.get(_ENABLED) != "true":
             raise FindingError(f"table {self.name}: its property {_ENABLED} must be true, or batches could be doubled")
         return found

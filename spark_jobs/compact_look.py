@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lake.errors import FindingError
 from lake.names import POOL
-from lake.tables import QUARANTINE, glue_catalog, load_table
+from lake.tables import QUARANTINE, existing_table, glue_catalog
 from spark_jobs.compact_plan import Group, Rules, groups_of, within_budget
 from spark_jobs.failures import spoken
 from spark_jobs.history import compacted_through, summed
@@ -110,10 +109,7 @@ def load_target(target: TargetTable, cloud: Cloud) -> Table:
         FindingError: there is none.
     """
     # a catalog of its own: its client isn't made for several threads
-    table = load_table(glue_catalog(cloud), (target.database, target.table))
-    if table is None:
-        raise FindingError(f"table {target.name}: there is none; `lakehose apply` makes it")
-    return table
+    return existing_table(glue_catalog(cloud), (target.database, target.table))
 
 
 def plan(

@@ -25,7 +25,7 @@ from lake.envelope import day_text
 from lake.erasure import typed_value
 from lake.errors import CommitConflictError, FindingError
 from lake.manifest import NO_TENANT
-from lake.tables import load_table
+from lake.tables import existing_table
 from spark_jobs.erase_files import Form, delete_object, is_refused, list_objects, search
 from spark_jobs.history import PUBLISHED, ancestors, batch_of, summary_of
 from spark_jobs.session import CATALOG, literal
@@ -95,10 +95,7 @@ class Target:
 
 
 def _load(catalog: GlueCatalog, target: Target) -> Table:
-    found = load_table(catalog, (target.database, target.table))
-    if found is None:
-        raise FindingError(f"table {target.name}: there is none; `lakehose apply` makes it")
-    return found
+    return existing_table(catalog, (target.database, target.table))
 
 
 def held_files(spark: SparkSession, cloud: Cloud, catalog: GlueCatalog, target: Target) -> list[Held]:

@@ -15,14 +15,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
-from pyiceberg.exceptions import CommitFailedException
 
 from lake.errors import CommitConflictError, FindingError, TerminalError, known_values
 from lake.manifest import BatchId, Lane
 from lake.names import Names
 from lake.provision import error_code
 from lake.quality_log import result_from_dict, result_to_dict
-from lake.tables import load_table
+from lake.tables import change_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,6 @@ __all__ = [
 ]
 
 _Kept = TypeVar("_Kept")
-_ATTEMPTS = 10
 _BRANCH = re.compile(r"held_([a-z0-9_]+)_(\d+)")
 
 
@@ -237,7 +235,7 @@ def keep_branch(catalog: GlueCatalog, identifier: tuple[str, str], name: str, sn
             work.create_branch(snapshot_id, name)
         return True
 
-    _change(catalog, identifier, change)
+    change_table(catalog, identifier, change)
 
 
 def drop_branches(catalog: GlueCatalog, identifier: tuple[str, str], owner: str, through: int) -> list[str]:
@@ -255,18 +253,5 @@ def drop_branches(catalog: GlueCatalog, identifier: tuple[str, str], owner: str,
         dropped.extend(old)
         return bool(old)
 
-    _change(catalog, identifier, change)
+    change_table(catalog, identifier, change)
     return dropped
-
-
-def _change(catalog: GlueCatalog, identifier: tuple[str, str], change: Callable[[Table], bool]) -> None:
-    for _ in range(_ATTEMPTS):
-        table = load_table(catalog, identifier)
-        if table is None:
-            raise FindingError(f"table {'.'.join(identifier)}: there is none; `lakehose apply` makes it")
-        try:
-            change(table)
-        except CommitFailedException:
-            continue
-        return
-    raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {_ATTEMPTS} times")

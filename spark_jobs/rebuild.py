@@ -21,7 +21,7 @@ from lake.errors import FindingError
 from lake.figures import Counts, Figures
 from lake.manifest import NO_TENANT, BatchReceipt, Lane, Manifest
 from lake.ranges import Ranges
-from lake.tables import QUARANTINE, glue_catalog, load_table
+from lake.tables import QUARANTINE, existing_table, glue_catalog
 from spark_jobs.commit import Committed
 from spark_jobs.days import rows_by_day
 from spark_jobs.failures import spoken
@@ -167,10 +167,7 @@ class _Rebuild:
 
     def _table(self, series: Series) -> Table:
         name = series.stream.dataset.name if series.lane is Lane.EVENTS else QUARANTINE
-        found = load_table(glue_catalog(self.cloud), (self._database(series), name))
-        if found is None:
-            raise FindingError(f"table {self._database(series)}.{name}: there is none; `lakehose apply` makes it")
-        return found
+        return existing_table(glue_catalog(self.cloud), (self._database(series), name))
 
     def _plans(self, series: Series, last: int) -> list[Plan]:
         bucket = series.stream.bucket

@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pyiceberg.exceptions import CommitFailedException
-
-from lake.errors import CommitConflictError, FindingError
-from lake.tables import load_table
+from lake.tables import change_table
 from spark_jobs.history import BATCHES, COMPACTED_THROUGH, ancestors, compaction_mark, numbers_of, staged_batch
 
 if TYPE_CHECKING:
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Expiry", "expirable", "remember"]
 
 _FLOOR = timedelta(hours=1)
-_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -125,20 +121,16 @@ def remember(catalog: GlueCatalog, identifier: tuple[str, str], going: set[int])
         FindingError: the table is gone.
         CommitConflictError: other writers were faster, again and again.
     """
-    for _ in range(_ATTEMPTS):
-        table = load_table(catalog, identifier)
-        if table is None:
-            raise FindingError(f"table {'.'.join(identifier)}: there is none; `lakehose apply` makes it")
+
+    def change(table: Table) -> bool:
         wanted = _properties(table, going)
         if all(table.properties.get(name) == value for name, value in wanted.items()):
             return False
-        try:
-            with table.transaction() as change:
-                change.set_properties(wanted)
-        except CommitFailedException:
-            continue
+        with table.transaction() as work:
+            work.set_properties(wanted)
         return True
-    raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {_ATTEMPTS} times")
+
+    return change_table(catalog, identifier, change)
 
 
 def _properties(table: Table, going: set[int]) -> dict[str, str]:
