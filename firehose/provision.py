@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from firehose.definition import create_request, role_policy, trust_policy
+from lake.clients import error_code
 from lake.errors import FindingError, TransientError
-from lake.provision import Change, error_code, key_arn
+from lake.provision import Change, key_arn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from k8s.policies import job_policy, key_owners, trust_policy
+from lake.clients import error_code
 from lake.errors import FindingError, TerminalError
-from lake.provision import Change, error_code, key_arn
+from lake.provision import Change, key_arn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

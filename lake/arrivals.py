@@ -20,10 +20,11 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError
 
+from lake.clients import error_code
 from lake.errors import FindingError
 from lake.manifest import NO_TENANT, Arrival, Lane
 from lake.names import Names
-from lake.provision import error_code, queue_is_missing
+from lake.provision import queue_is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 from botocore.exceptions import ClientError
 
+from lake.clients import error_code
 from lake.errors import TransientError
 from lake.figures import Figures, from_pieces, summed, to_pieces
 from lake.manifest import BatchId, Lane, Manifest
@@ -257,7 +258,7 @@ class Books:
         try:
             self._dynamodb.put_item(**given)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+            if error_code(error) != "ConditionalCheckFailedException":
                 raise
             # a put whose answer was lost is made again by the client, and finds its own
             if self._entry(series, key).version != version:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Cloud", "is_passing"]
+__all__ = ["Cloud", "error_code", "is_passing"]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -46,10 +46,15 @@ _PASSING_CODES = {
 _LASTING = ("ACCESS_DENIED", "NO_SUCH_", "RESOURCE_NOT_FOUND", "INVALID_", "SIGNATURE_", "UNRECOGNIZED_CLIENT")
 
 
+def error_code(error: ClientError) -> str:
+    """AWS's code of a failed call, as in `NoSuchBucket`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether a failed call may work later: AWS is busy, or the way there is cut; the client's retries have ended."""
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "")) in _PASSING_CODES
+        return error_code(error) in _PASSING_CODES
     if isinstance(error, OSError):
         lasting = isinstance(error, FileNotFoundError | PermissionError)
         return not lasting and not any(word in str(error) for word in _LASTING)

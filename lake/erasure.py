@@ -9,7 +9,6 @@ which only someone who brings the value can compare.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 from collections import Counter
@@ -19,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from lake.contract import ListOf, Primitive, StructOf
+from lake.documents import parsed_document, read_document, write_document
 from lake.envelope import made_day
 from lake.errors import TerminalError, known_values
 from lake.manifest import NO_TENANT
@@ -329,8 +329,7 @@ def new_receipt(subject: Subject, erasure_id: str, now: datetime) -> Receipt:
 
 def write_receipt(s3: S3Client, bucket: str, receipt: Receipt) -> None:
     """Write a receipt, over its older self."""
-    body = json.dumps(asdict(receipt), indent=1, sort_keys=True).encode()
-    s3.put_object(Bucket=bucket, Key=f"{ERASURES}{receipt.id}.json", Body=body, ContentType="application/json")
+    write_document(s3, bucket, f"{ERASURES}{receipt.id}.json", asdict(receipt))
 
 
 def read_receipt(s3: S3Client, bucket: str, erasure_id: str) -> Receipt:
@@ -339,14 +338,11 @@ def read_receipt(s3: S3Client, bucket: str, erasure_id: str) -> Receipt:
     Raises:
         TerminalError: there is none, or it is none of ours.
     """
-    key = f"{ERASURES}{erasure_id}.json"
-    try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except s3.exceptions.NoSuchKey:
-        known = [one.id for one in receipts(s3, bucket)]
-        told = known_values(erasure_id, known)
-        raise TerminalError(f"erasure: {told} (receipts in s3://{bucket}/{ERASURES})") from None
-    return _parsed(body, f"s3://{bucket}/{key}")
+    found = read_document(s3, bucket, f"{ERASURES}{erasure_id}.json", _parsed, what="receipt")
+    if found is None:
+        told = known_values(erasure_id, [one.id for one in receipts(s3, bucket)])
+        raise TerminalError(f"erasure: {told} (receipts in s3://{bucket}/{ERASURES})")
+    return found
 
 
 def receipts(s3: S3Client, bucket: str) -> Iterable[Receipt]:
@@ -355,20 +351,16 @@ def receipts(s3: S3Client, bucket: str) -> Iterable[Receipt]:
         for one in page.get("Contents", []):
             if one["Key"].endswith(".json"):
                 body = s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read()
-                yield _parsed(body, f"s3://{bucket}/{one['Key']}")
+                yield parsed_document(body, f"s3://{bucket}/{one['Key']}", _parsed, what="receipt")
 
 
-def _parsed(body: bytes, where: str) -> Receipt:
-    try:
-        raw = json.loads(body)
-        raw["subject"] = tuple(Seal(**one) for one in raw["subject"])
-        raw["places"] = {name: Place(**{**one, "unread": tuple(one["unread"])}) for name, one in raw["places"].items()}
-        raw["notes"] = tuple(raw["notes"])
-        raw["numbers"] = tuple(raw["numbers"])
-        raw["erased_objects"] = {
-            uri: ErasedObject(one["round"], tuple(ErasedRecords(**records) for records in one["records"]))
-            for uri, one in raw["erased_objects"].items()
-        }
-        return Receipt(**raw)
-    except (ValueError, KeyError, TypeError) as error:
-        raise TerminalError(f"receipt {where}: it can't be read: {error!r}") from None
+def _parsed(raw: Any) -> Receipt:
+    raw["subject"] = tuple(Seal(**one) for one in raw["subject"])
+    raw["places"] = {name: Place(**{**one, "unread": tuple(one["unread"])}) for name, one in raw["places"].items()}
+    raw["notes"] = tuple(raw["notes"])
+    raw["numbers"] = tuple(raw["numbers"])
+    raw["erased_objects"] = {
+        uri: ErasedObject(one["round"], tuple(ErasedRecords(**records) for records in one["records"]))
+        for uri, one in raw["erased_objects"].items()
+    }
+    return Receipt(**raw)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from lake.clients import error_code
 from lake.errors import FindingError
 from lake.names import POOL
 from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns, ensure_table, evolve_table, glue_catalog
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lake.clients import Cloud
     from lake.declaration import Lake
 
-__all__ = ["Change", "Outcome", "error_code", "key_arn", "provision_storage", "queue_is_missing"]
+__all__ = ["Change", "Outcome", "key_arn", "provision_storage", "queue_is_missing"]
 
 
 _RETENTION_SECONDS = 14 * 86_400  # the longest that SQS keeps a message
@@ -50,11 +51,6 @@ class Change:
         """A change from what its step reports."""
         outcome = Outcome.CREATED if created else Outcome.UPDATED if updated else Outcome.UNCHANGED
         return cls(kind, name, outcome)
-
-
-def error_code(error: ClientError) -> str:
-    """AWS's code of a failed call, as in `NoSuchBucket`."""
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def queue_is_missing(error: ClientError) -> bool:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from lake.clients import error_code
 from lake.manifest import BatchId, Lane
-from lake.provision import error_code
 from lake.quality import Result, Severity, Unit
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lake.errors import TerminalError
+from lake.documents import read_document, write_document
 from lake.manifest import Arrival, Lane
 from lake.names import Names
 from spark_jobs.objects import StoredObject
@@ -137,8 +137,7 @@ def branches_being_written(s3: S3Client, bucket: str, dataset: str, tenant: str)
 
 def write_state(s3: S3Client, bucket: str, state: State) -> None:
     """Write how far a backfill is, over what was written before."""
-    body = json.dumps(asdict(state), indent=1).encode()
-    s3.put_object(Bucket=bucket, Key=state.key, Body=body, ContentType="application/json")
+    write_document(s3, bucket, state.key, asdict(state))
 
 
 def read_state(s3: S3Client, bucket: str, state: State) -> State | None:
@@ -147,18 +146,12 @@ def read_state(s3: S3Client, bucket: str, state: State) -> State | None:
     Raises:
         TerminalError: there is an object of its name, and it is none of ours.
     """
-    try:
-        body = s3.get_object(Bucket=bucket, Key=state.key)["Body"].read()
-    except s3.exceptions.NoSuchKey:
-        return None
-    try:
-        raw = json.loads(body)
-        raw["chunks"] = tuple(
-            Chunk(tuple(StoredObject(**item) for item in one["objects"]), one["number"]) for one in raw["chunks"]
-        )
-        return State(**raw)
-    except (ValueError, KeyError, TypeError) as error:
-        raise TerminalError(f"backfill s3://{bucket}/{state.key}: it can't be read: {error!r}") from None
+
+    def parsed(raw: Any) -> State:
+        chunks = (Chunk(tuple(StoredObject(**item) for item in one["objects"]), one["number"]) for one in raw["chunks"])
+        return State(**{**raw, "chunks": tuple(chunks)})
+
+    return read_document(s3, bucket, state.key, parsed, what="backfill")
 
 
 def backfill_objects(

@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
-from lake.clients import Cloud
+from lake.clients import Cloud, error_code
 from lake.envelope import Identity
 from lake.errors import CommitConflictError, TerminalError
-from lake.provision import error_code
 from spark_jobs.erase_match import Cut, Matcher, cut_csv, cut_lines, holds_bytes, is_value, values_at
 
 if TYPE_CHECKING:

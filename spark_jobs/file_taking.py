@@ -17,12 +17,12 @@ from typing import IO, TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lake.clients import error_code
 from lake.drops import TakenFile, TakenFiles, file_producer
 from lake.envelope import Identity
 from lake.error_record import ErrorRecord
 from lake.errors import LakehoseError, TransientError
 from lake.manifest import Manifest, ProducerLedger
-from lake.provision import error_code
 from spark_jobs.csv_events import EventRow, Events
 from spark_jobs.csv_rows import LONGEST_ROW, BadRow, CsvReason, UnreadableFileError, open_text, rows
 from spark_jobs.file_objects import FileObjects

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 from botocore.exceptions import ClientError
 
-from lake.clients import Cloud
+from lake.clients import Cloud, error_code
 from lake.drops import TakenFiles
 from lake.errors import DeclarationError, TransientError
-from lake.provision import error_code
 from spark_jobs.failures import spoken
 from spark_jobs.file_taking import FileReport, FoundFile, Outcome, Target, take_file
 from spark_jobs.objects import StoredObject, shares

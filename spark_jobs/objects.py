@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lake.clients import Cloud, is_passing
+from lake.clients import Cloud, error_code, is_passing
 from lake.errors import TerminalError, TransientError
-from lake.provision import error_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -6,16 +6,13 @@ written on the condition that there is none.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from botocore.exceptions import ClientError
-
+from lake.documents import create_document, read_document
 from lake.errors import CommitConflictError, TerminalError
 from lake.manifest import Lane
 from lake.names import Names
-from lake.provision import error_code
 from spark_jobs.objects import StoredObject
 
 if TYPE_CHECKING:
@@ -93,21 +90,9 @@ def write_plan(s3: S3Client, bucket: str, plan: Plan) -> None:
         **({} if plan.dedup_days is None else {"dedup_days": plan.dedup_days}),
     }
     place, key = _place(bucket, plan.batch)
-    try:
-        s3.put_object(
-            Bucket=place,
-            Key=key,
-            Body=json.dumps(body, indent=1).encode(),
-            ContentType="application/json",
-            IfNoneMatch="*",
-        )
-    except ClientError as error:
-        if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-            # a reply was lost, boto3 asked again, and it is our own that is there
-            if read_plan(s3, bucket, plan.batch) == plan:
-                return
-            raise CommitConflictError(f"batch {plan.batch}: another ingest has planned it") from None
-        raise
+    # where a reply was lost and boto3 asked again, it is our own that is there
+    if not create_document(s3, place, key, body) and read_plan(s3, bucket, plan.batch) != plan:
+        raise CommitConflictError(f"batch {plan.batch}: another ingest has planned it")
 
 
 def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
@@ -117,23 +102,19 @@ def read_plan(s3: S3Client, bucket: str, batch: BatchId) -> Plan | None:
         TerminalError: there is one, and it is none of ours.
     """
     place, key = _place(bucket, batch)
-    try:
-        body = s3.get_object(Bucket=place, Key=key)["Body"].read()
-    except ClientError as error:
-        # by its code: the client's own class for it may be another one where two threads meet their first error
-        if error_code(error) == "NoSuchKey":
-            return None
-        raise
-    try:
-        raw = json.loads(body)
+
+    def parsed(raw: Any) -> tuple[str, Plan]:
         objects = tuple(StoredObject(str(one["uri"]), int(one["size"])) for one in raw["objects"])
         days = raw.get("dedup_days")
         version, moment = str(raw["schema_version"]), int(raw["planned_at_ms"])
-        plan = Plan(batch, objects, version, moment, None if days is None else int(days))
-    except (ValueError, KeyError, TypeError) as error:
-        raise TerminalError(f"plan s3://{place}/{key}: it can't be read: {error!r}") from None
-    if raw["batch"] != str(batch):
-        raise TerminalError(f"plan s3://{place}/{key}: it is of batch {raw['batch']}, not {batch}")
+        return raw["batch"], Plan(batch, objects, version, moment, None if days is None else int(days))
+
+    found = read_document(s3, place, key, parsed, what="plan")
+    if found is None:
+        return None
+    named, plan = found
+    if named != str(batch):
+        raise TerminalError(f"plan s3://{place}/{key}: it is of batch {named}, not {batch}")
     return plan
 
 

@@ -8,24 +8,19 @@ takes it.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
+from lake.documents import create_document, read_document, write_document
 from lake.errors import CommitConflictError, FindingError, TerminalError, known_values
 from lake.manifest import BatchId, Lane
 from lake.names import Names
-from lake.provision import error_code
 from lake.quality_log import result_from_dict, result_to_dict
 from lake.tables import change_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mypy_boto3_s3 import S3Client
     from pyiceberg.catalog.glue import GlueCatalog
     from pyiceberg.table import Table
@@ -48,7 +43,6 @@ __all__ = [
     "write_ruling",
 ]
 
-_Kept = TypeVar("_Kept")
 _BRANCH = re.compile(r"held_([a-z0-9_]+)_(\d+)")
 
 
@@ -132,12 +126,7 @@ def write_hold(s3: S3Client, bucket: str, hold: Hold) -> None:
         "digest": hold.digest,
         "results": [result_to_dict(one) for one in hold.results],
     }
-    s3.put_object(
-        Bucket=bucket,
-        Key=_place(hold.batch, "held"),
-        Body=json.dumps(body, indent=1).encode(),
-        ContentType="application/json",
-    )
+    write_document(s3, bucket, _place(hold.batch, "held"), body)
 
 
 def read_hold(s3: S3Client, bucket: str, batch: BatchId) -> Hold | None:
@@ -157,7 +146,7 @@ def read_hold(s3: S3Client, bucket: str, batch: BatchId) -> Hold | None:
             results=tuple(result_from_dict(one) for one in raw["results"]),
         )
 
-    return _read(s3, bucket, _place(batch, "held"), parsed)
+    return read_document(s3, bucket, _place(batch, "held"), parsed)
 
 
 def write_ruling(s3: S3Client, bucket: str, ruling: Ruling) -> Ruling:
@@ -169,22 +158,12 @@ def write_ruling(s3: S3Client, bucket: str, ruling: Ruling) -> Ruling:
         "by": ruling.by,
         "decided_at_ms": ruling.decided_at_ms,
     }
-    try:
-        s3.put_object(
-            Bucket=bucket,
-            Key=_place(ruling.batch, "ruling"),
-            Body=json.dumps(body, indent=1).encode(),
-            ContentType="application/json",
-            IfNoneMatch="*",
-        )
-    except ClientError as error:
-        if error_code(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-            raise
-        standing = read_ruling(s3, bucket, ruling.batch)
-        if standing is None:
-            raise CommitConflictError(f"batch {ruling.batch}: another one is deciding about it; try again") from None
-        return standing
-    return ruling
+    if create_document(s3, bucket, _place(ruling.batch, "ruling"), body):
+        return ruling
+    standing = read_ruling(s3, bucket, ruling.batch)
+    if standing is None:
+        raise CommitConflictError(f"batch {ruling.batch}: another one is deciding about it; try again")
+    return standing
 
 
 def read_ruling(s3: S3Client, bucket: str, batch: BatchId) -> Ruling | None:
@@ -198,20 +177,7 @@ def read_ruling(s3: S3Client, bucket: str, batch: BatchId) -> Ruling | None:
         verdict = Verdict(raw["verdict"])
         return Ruling(batch, verdict, str(raw["why"]), str(raw["by"]), int(raw["decided_at_ms"]))
 
-    return _read(s3, bucket, _place(batch, "ruling"), parsed)
-
-
-def _read(s3: S3Client, bucket: str, key: str, parsed: Callable[[dict[str, Any]], _Kept]) -> _Kept | None:
-    try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except ClientError as error:
-        if error_code(error) == "NoSuchKey":
-            return None
-        raise
-    try:
-        return parsed(json.loads(body))
-    except (ValueError, KeyError, TypeError) as error:
-        raise TerminalError(f"s3://{bucket}/{key}: it can't be read: {error!r}") from None
+    return read_document(s3, bucket, _place(batch, "ruling"), parsed)
 
 
 def held_branch(batch: BatchId) -> str:

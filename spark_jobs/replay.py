@@ -24,12 +24,12 @@ import orjson
 from botocore.exceptions import ClientError
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.documents import is_there_already
 from lake.envelope import ENVELOPE
 from lake.erasure import tombstone
 from lake.errors import TerminalError, known_values
 from lake.manifest import Arrival, Lane, Manifest
 from lake.names import Names
-from lake.provision import error_code
 from lake.tables import QUARANTINE, glue_catalog, load_table
 from spark_jobs.failures import spoken
 from spark_jobs.records import Judge, Reason, Row
@@ -49,7 +49,6 @@ __all__ = ["ReplayReport", "run"]
 _RECORDS = 10_000  # in one object
 _ASKED = 2_000  # records looked up in the manifest at a time
 _EVENT_ID, _EVENT_TIME = ENVELOPE.index("event_id"), ENVELOPE.index("event_time")
-_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _COLUMNS = ("payload", "object", "position", "event_id", "_batch")
 
 
@@ -285,7 +284,7 @@ class _Replay:
         try:
             self.cloud.s3.put_object(Bucket=stream.bucket, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as error:
-            if error_code(error) not in _THERE:
+            if not is_there_already(error):
                 raise
             # a replay that was killed had come this far
         self.after("object")
