@@ -163,7 +163,7 @@ class Books:
 
     def _accounts(self, owner: str, dataset: str, *, days: bool, since: str | None) -> list[Account]:
         pk = f"{owner}#{dataset}"
-        totals = {_series_of(owner, dataset, item): self._read(pk, item) for item in self._items(pk, "sum#", "sum#~")}
+        totals = self._totals(owner, dataset)
         with ThreadPoolExecutor(_WORKERS) as pool:
             tails = dict(zip(totals, pool.map(self._tail, totals.items()), strict=True))
         # after the sums: they are drawn up before them
@@ -171,6 +171,8 @@ class Books:
         for item in self._months(pk, since) if days else ():
             entry = self._read(pk, item)
             months.setdefault(_series_of(owner, dataset, item), []).append((item["sk"]["S"].split("#")[1], entry))
+        if days and _epochs(self._totals(owner, dataset)) != _epochs(totals):
+            raise _ReplacedError  # begun anew since: the months of these sums may be gone, and read as no events
         found = []
         for series, total in totals.items():
             tail = tails[series]
@@ -182,6 +184,10 @@ class Books:
             of_days = _days(current, tail, since) if days else Figures()
             found.append(Account(_at(series, last), whole, of_days, len(tail)))
         return found
+
+    def _totals(self, owner: str, dataset: str) -> dict[BatchId, _Entry]:
+        pk = f"{owner}#{dataset}"
+        return {_series_of(owner, dataset, item): self._read(pk, item) for item in self._items(pk, "sum#", "sum#~")}
 
     def _tail(self, one: tuple[BatchId, _Entry]) -> list[tuple[int, Figures]]:
         series, total = one
@@ -279,8 +285,23 @@ class Books:
         for item in self._months(pk, None):
             older = int(item["epoch"]["N"]) < epoch
             if older and _series_of(series.owner, series.dataset, item) == _at(series, 0):
-                self._drop_pieces(pk, item["version"]["S"])
-                self._delete(pk, [item["sk"]["S"]])
+                self._remove(pk, item["sk"]["S"], item["version"]["S"])
+
+    def _remove(self, pk: str, key: str, version: str) -> None:
+        """Delete an item and its pieces, unless it was replaced since it was read."""
+        try:
+            self._dynamodb.delete_item(
+                TableName=self._table,
+                Key={"pk": {"S": pk}, "sk": {"S": key}},
+                ConditionExpression="version = :old",
+                ExpressionAttributeValues={":old": {"S": version}},
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return  # drawn up for the newer epoch meanwhile
+        # after the item, which can't be read without them
+        self._drop_pieces(pk, version)
 
     def _delete(self, pk: str, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), _BATCH_WRITE):
@@ -348,6 +369,10 @@ def _days(current: Mapping[str, _Entry], tail: Sequence[tuple[int, Figures]], si
         {key: one for key, one in found.counts.items() if key[1] >= since or key[1] == "-"},
         {key: one for key, one in found.seen.items() if key[2] >= since or key[2] == "-"},
     )
+
+
+def _epochs(totals: Mapping[BatchId, _Entry]) -> dict[BatchId, int]:
+    return {series: one.epoch for series, one in totals.items()}
 
 
 def _in_line(through: int, numbered: Iterator[tuple[int, Figures]]) -> Iterator[tuple[int, Figures]]:

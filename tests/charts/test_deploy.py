@@ -141,7 +141,7 @@ def test_one_command_installs_namespaces_operator_and_lake(installed, api_server
     assert api_server.names("scheduledsparkapplication", "-n", EWR) == {"ingest", "compact", "maintain"}
     assert api_server.names("serviceaccount", "-n", POOLED) == {"ingest", "compact", "maintain", "default"}
     assert "firehose" in api_server.names("statefulset", "-n", SYSTEM)
-    assert "release lakehose-system/lakehose: 31 objects created" in installed.stderr
+    assert "release lakehose-system/lakehose: 35 objects created" in installed.stderr
 
 
 def test_the_operator_may_act_in_the_lakes_namespaces_only(installed, api_server):
@@ -210,7 +210,7 @@ def rolled_back(grown, deploy, lake):
 
 
 def test_a_rollback_takes_the_tenant_out_with_its_namespace(rolled_back, api_server):
-    assert "11 objects removed" in rolled_back.stderr
+    assert "13 objects removed" in rolled_back.stderr
     assert watched(api_server) == ({EWR, POOLED}, {EWR, POOLED})
     api_server.kubectl("wait", "--for=delete", f"namespace/{BOS}", "--timeout=60s")
 

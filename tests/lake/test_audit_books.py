@@ -220,6 +220,44 @@ def test_reading_while_another_adds_up_is_of_one_moment(cloud, table, monkeypatc
     assert_holds(reader, 6)
 
 
+def test_a_reader_does_not_take_months_that_were_begun_anew_for_none(cloud, table, monkeypatch):
+    books = filled(cloud, table, 4)
+    books.fold(SERIES, at_least=1)
+    reader = Books(cloud.dynamodb, table)
+    tail = Books._tail
+    turns = count()
+
+    def slow(self, one):
+        found = tail(self, one)
+        if self is reader and next(turns) == 0:
+            anew(books, table, cloud)
+        return found
+
+    monkeypatch.setattr(Books, "_tail", slow)
+    assert_holds(reader, 4)
+
+
+class SweptBetween(Books):
+    """Another begins the books anew before this one sweeps, and draws up the months while it does."""
+
+    def _sweep(self, series):
+        with pytest.raises(Stop):
+            Books(self._dynamodb, self._table, after=crash_at("swept")).start_anew(series)
+        super()._sweep(series)
+
+    def _months(self, pk, since):
+        found = list(super()._months(pk, since))
+        Books(self._dynamodb, self._table).fold(SERIES, at_least=1)
+        yield from found
+
+
+def test_sweeping_leaves_the_months_that_another_drew_up_meanwhile(cloud, table):
+    books = filled(cloud, table, 4)
+    books.fold(SERIES, at_least=1)
+    SweptBetween(cloud.dynamodb, table).start_anew(SERIES)
+    assert_holds(books, 4)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_four_at_once_leave_the_books_right(cloud, table, seed):
     books = filled(cloud, table, 3)
