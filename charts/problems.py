@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
     Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], LakehoseError | None]]
 
-__all__ = ["helm_problem", "is_wait_over", "is_webhook_away", "missing_kind"]
+__all__ = ["helm_problem", "is_unowned", "is_wait_over", "is_webhook_away", "missing_kind"]
 
 _WEBHOOK = re.compile(r'failed calling webhook "(?P<name>[^"]+)"')
 _WAITED = re.compile(
     r"timed out waiting for the condition|context deadline exceeded|rate limiter Wait returned an error"
 )
+_UNOWNED = re.compile(r"metadata\.resourceVersion: Invalid value: \S+ must be specified for an update")
 _SCHEMA = re.compile(r"^- (?:at '(?P<path>[^']*)': )?(?P<what>.+)$", re.MULTILINE)
 _LONGEST = 600
 
@@ -39,6 +40,11 @@ def is_webhook_away(error: helm_errors.Error) -> bool:
 def is_wait_over(error: helm_errors.Error) -> bool:
     """Whether helm gave up waiting for pods."""
     return _WAITED.search(_text(error)) is not None
+
+
+def is_unowned(error: helm_errors.Error) -> bool:
+    """Whether helm couldn't patch custom resources that the newest revision doesn't list, though they are there."""
+    return _UNOWNED.search(_text(error)) is not None
 
 
 def helm_problem(error: helm_errors.Error, doing: str) -> LakehoseError:

@@ -15,6 +15,7 @@ from pyhelm3 import errors as helm_errors
 
 from charts.problems import helm_problem, is_wait_over, is_webhook_away
 from charts.progress import Watcher, troubles_of, watched
+from charts.rollback import rolled_back
 from lake.errors import FindingError, LakehoseError, TransientError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Releases:
                 await self.client.uninstall_release(target.name, namespace=target.namespace)
                 return None
             # without waiting, as pyhelm3's own would: what is put back may be what didn't come up
-            await found.release.rollback(wait=False)
+            await rolled_back(self.cluster, found, found.revision - 1, wait=False)
         return await self.current(target)
 
     async def would_change(self, current: ReleaseRevision | None, chart: Chart, values: Mapping[str, Any]) -> bool:
@@ -147,7 +148,10 @@ class Releases:
 
     async def back(self, target: Target, revision: ReleaseRevision) -> ReleaseRevision:
         """Bring a release back to a revision."""
-        work = revision.release.rollback(
+        newest = await self.current(target)
+        work = rolled_back(
+            self.cluster,
+            newest or revision,
             revision.revision,
             cleanup_on_fail=True,
             timeout=f"{self.options.timeout}s",

@@ -322,9 +322,12 @@ def test_objects_that_kubectl_made_are_left_alone_until_they_are_to_be_adopted(r
 
 def test_a_change_that_was_cut_off_keeps_others_out_and_is_undone_later(rolled_back, bench, bare_chart):
     config = ["--kubeconfig", str(bench.server.kubeconfig)]
+    # a change that takes out all tenants' jobs, and was to bring something of its own
+    added = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "added", "namespace": SYSTEM}}
     command = [bench.helm, *config, "upgrade", "lakehose", str(bare_chart), "-n", SYSTEM]
+    values = ["--set-json", f"lake.objects={json.dumps([added])}"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*command, "--wait", "--set", "firehose.uploads=3"], **quiet) as cut:
+    with subprocess.Popen([*command, "--wait", *values], **quiet) as cut:
         deadline = time.monotonic() + 60
         while bench.history()["status"] != "pending-upgrade":
             assert time.monotonic() < deadline
@@ -334,9 +337,13 @@ def test_a_change_that_was_cut_off_keeps_others_out_and_is_undone_later(rolled_b
     assert done.returncode == 1
     assert "another change of it is under way (pending-upgrade since" in done.stderr
     time.sleep(2)
+    if "added" not in bench.server.names("configmap", "-n", SYSTEM):  # it came far enough or not
+        bench.server.kubectl("create", "configmap", "added", "-n", SYSTEM)
     done = ok(bench.deploy("upgrade", "--timeout", "1s"))
     assert "a change was cut off (pending-upgrade); undoing it" in done.stderr
     assert bench.history()["status"] == "deployed"
+    assert "added" not in bench.server.names("configmap", "-n", SYSTEM)
+    assert bench.server.names("scheduledsparkapplication", "-n", EWR) == {"ingest", "compact", "maintain"}
 
 
 @pytest.fixture(scope="module")
