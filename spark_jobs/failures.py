@@ -1,9 +1,10 @@
-"""Owns what failures of Spark, and of PyIceberg beside it, become: a sentence, and whether another try may help."""
+"""Owns what failures of Spark, and of PyIceberg beside it, mean: a conflict, a passing one, or a lasting one."""
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
@@ -15,7 +16,7 @@ from lake.errors import EnvironmentProblemError, LakehoseError, TerminalError, T
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["sentence", "spoken"]
+__all__ = ["Conflict", "conflict_of", "sentence", "spoken"]
 
 # how an error of ours looks in the text of a worker that raised it
 _OURS = re.compile(r"lake\.errors\.\w+: (.+)")
@@ -27,11 +28,36 @@ _PASSING = re.compile(
     r"|Status Code: 50[0234]|Connection (?:reset|refused)|ConnectException|SocketTimeoutException|SocketException"
     r"|NoHttpResponseException|ConnectionClosedException|Acquire operation took longer|Unable to execute HTTP request"
     r"|timed out|CommitFailedException|ConcurrentModification|executor .*lost|ExecutorLostFailure"
+    # a worker was killed: in its work, or while it waited for some
+    r"|Python worker exited unexpectedly|PythonWorkerFactory\.\S*stopWorker"
 )
+# how Iceberg says that another's commit came between; the last of them, that manifests it was to replace were replaced
+_OVERTAKEN = re.compile(r"\b(?:ValidationException|CommitFailedException|arraySize cannot be negative)\b")
+_UNKNOWN = re.compile(r"\bCommitStateUnknownException\b")
 # what Py4J says when nobody is at the other end any more
 _GONE = re.compile(
     r"does not exist in the JVM|Answer from Java side is empty|Error while sending|trying to connect to the"
 )
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Another writer's commit that came between, or may have."""
+
+    name: str
+    """What Iceberg calls it."""
+    is_unknown: bool = False
+    """Whether ours was committed isn't known; else it wasn't, and nothing was changed."""
+
+
+def conflict_of(error: Exception) -> Conflict | None:
+    """The conflict that made a commit by Iceberg in Spark fail; None where something else did."""
+    text = str(error)
+    # first, as it may have another for its cause
+    if found := _UNKNOWN.search(text):
+        return Conflict(found[0], is_unknown=True)
+    found = _OVERTAKEN.search(text)
+    return Conflict(found[0]) if found else None
 
 
 @contextmanager

@@ -126,6 +126,23 @@ def test_an_error_tells_whether_another_try_may_help(error, passing):
             "ingest: Spark's JVM has ended: was it killed, or out of memory? Start the job again",
         ),
         (Py4JError("Caused by: a.SdkClientException: (Status Code: 503)"), TransientError, "ingest: Spark failed: "),
+        (Py4JError("o.a.s.SparkException: Python worker exited unexpectedly (crashed)"), TransientError, "ingest: "),
+        (
+            Py4JError(
+                "java.io.IOException: Stream closed\n"
+                "\tat org.apache.spark.api.python.PythonWorkerFactory.$anonfun$stopWorker$1(Factory.scala:479)"
+            ),
+            TransientError,
+            "ingest: Spark failed: ",
+        ),
+        (
+            Py4JError(
+                'java.io.IOException: Cannot run program "python4"\n'
+                "\tat org.apache.spark.api.python.PythonWorkerFactory.startDaemon(PythonWorkerFactory.scala:300)"
+            ),
+            TerminalError,
+            "ingest: Spark failed: ",
+        ),
     ],
 )
 def test_a_failure_becomes_a_sentence_and_a_kind(error, kind, said):
