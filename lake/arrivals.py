@@ -102,26 +102,31 @@ class Arrivals:
                 raise
             raise FindingError(f"queue {name}: there is none; `lakehose apply` makes it") from None
         streams = [one for one in self.lake.streams() if one.owner == owner]
-        with ThreadPoolExecutor(_RECEIVERS) as pool:
-            return sum(pool.map(lambda _: self._receive(sqs, url, streams), range(_RECEIVERS)))
+        held, told = self._receive(sqs, url, streams)
+        # only a full answer says that there is more than one can take alone
+        receivers = _RECEIVERS if held == _AT_ONCE else 1
+        with ThreadPoolExecutor(receivers) as pool:
+            return told + sum(pool.map(lambda _: self._receive_all(sqs, url, streams, held), range(receivers)))
 
-    def _receive(self, sqs: SQSClient, url: str, streams: Sequence[Stream]) -> int:
-        empty = told = 0
+    def _receive_all(self, sqs: SQSClient, url: str, streams: Sequence[Stream], held: int) -> int:
+        """Receive until the queue seems empty, after an answer that held so many messages."""
+        empty, told = int(not held), 0
         while empty < _EMPTY_ANSWERS:
-            answer = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_INVISIBLE_SECONDS
-            )
-            messages = answer.get("Messages", [])
+            messages, arrived = self._receive(sqs, url, streams)
             empty = 0 if messages else empty + 1
-            if not messages:
-                continue
-            arrivals, done = self._read(messages, streams)
-            self.manifest.arrived(arrivals)
-            told += len(arrivals)
-            if done:
-                # what isn't deleted is told again, and noted again, which changes nothing
-                sqs.delete_message_batch(QueueUrl=url, Entries=done)  # type: ignore[arg-type]
+            told += arrived
         return told
+
+    def _receive(self, sqs: SQSClient, url: str, streams: Sequence[Stream]) -> tuple[int, int]:
+        """One answer's messages, noted down and deleted; answers how many, and of how many objects they told."""
+        answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_INVISIBLE_SECONDS)
+        messages = answer.get("Messages", [])
+        arrivals, done = self._read(messages, streams)
+        self.manifest.arrived(arrivals)
+        if done:
+            # what isn't deleted is told again, and noted again, which changes nothing
+            sqs.delete_message_batch(QueueUrl=url, Entries=done)  # type: ignore[arg-type]
+        return len(messages), len(arrivals)
 
     def _read(
         self, messages: Iterable[MessageTypeDef], streams: Sequence[Stream]

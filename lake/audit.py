@@ -11,20 +11,20 @@ meanwhile is met again further on, where it is known for the same, and none is m
 
 from __future__ import annotations
 
-import gzip
 import json
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lake.arrivals import Arrivals
-from lake.audit_sheet import DayEvidence, DayRow, Evidence, Gap, Row, Sheet, TableCheck, balance
+from lake.audit_sheet import DayEvidence, DayRow, Evidence, Gap, Row, Sheet, TableCheck, Unread, balance
 from lake.books import FOLD_EVERY, Books
+from lake.defaults import now, silent
 from lake.envelope import Identity, made_day, salvage
 from lake.error_record import ErrorRecord
 from lake.errors import FindingError
 from lake.figures import Counts, Figures, summed
+from lake.lines import LINE_BYTES, Block, LongLine, Source
 from lake.manifest import BatchId, Lane, Manifest
 from lake.ranges import Ranges
 from lake.tables import QUARANTINE, glue_catalog, load_table
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from lake.books import Account
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
+    from lake.lines import Broken
 
-__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance", "gather"]
+__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "Unread", "balance", "gather"]
 
 _LOOKS = 3  # at the batches and tables, where they don't agree
-_GZIP = b"\x1f\x8b"
 _BATCH_KEYS = ("published-wap-id", "wap.id")
 """In the summary of a snapshot: the batch it is of."""
 
@@ -64,13 +64,16 @@ def gather(lake: Lake, cloud: Cloud, dataset: str, *, by_day: bool = False, sinc
     ledgers = tuple(ledger for one in lake.tenants for ledger in manifest.ledgers(one.id, dataset))
     buffered = _buffered(cloud, streams)
     # what S3 has told of by now is noted first, so that it counts as in flight
-    Arrivals(lake, cloud, manifest, _silent).collect(streams, datetime.now(UTC))
+    Arrivals(lake, cloud, manifest, silent).collect(streams, now())
     landed: dict[tuple[str, str, str], Ranges] = {}
+    unread: list[Unread] = []
     waiting: set[str] = set()
     for stream in streams:
         for lane, tenant in manifest.waiting_series(stream.owner, dataset):
             waiting.add(BatchId(stream.owner, dataset, lane, tenant, 0).series)
-            for key, ranges in _landed(cloud, manifest, stream, lane, tenant).items():
+            found, broken = _landed(cloud, manifest, stream, lane, tenant)
+            unread += broken
+            for key, ranges in found.items():
                 landed[key] = landed.get(key, Ranges()) | ranges
     day = since.isoformat() if since else None
     for _ in range(_LOOKS):
@@ -90,12 +93,9 @@ def gather(lake: Lake, cloud: Cloud, dataset: str, *, by_day: bool = False, sinc
         landed={key[:2]: ranges for key, ranges in Figures(seen=landed).without_days().seen.items()},
         buffered=buffered,
         tables=tables,
+        unread=tuple(unread),
         days=DayEvidence(of_days.counts, of_days.seen, landed, day) if by_day else None,
     )
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
 
 
 def _accounts(lake: Lake, cloud: Cloud, stream: Stream, *, by_day: bool, since: str | None) -> list[Account]:
@@ -122,24 +122,32 @@ def _wrote(lake: Lake, accounts: Iterable[Account]) -> dict[str, int]:
 
 def _landed(
     cloud: Cloud, manifest: Manifest, stream: Stream, lane: Lane, tenant: str
-) -> dict[tuple[str, str, str], Ranges]:
-    """Numbers by (tenant, producer, day) in a series' objects that no batch has taken; only these objects are read."""
+) -> tuple[dict[tuple[str, str, str], Ranges], list[Unread]]:
+    """Numbers by (tenant, producer, day) in a series' objects that no batch has taken; only these objects are read.
+
+    What can't be read is refused by ingest as nobody's, so its numbers are here nobody's too, and it is told.
+    """
     spans: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    unread: list[Unread] = []
     waiting = manifest.waiting(stream.owner, stream.dataset.name, lane, tenant)
     taken = {one.uri for one in manifest.taken_of(waiting)}
     identify = _refused_identity if lane is Lane.REFUSED else salvage
-    for line in (line for one in waiting if one.uri not in taken for line in _lines(cloud, one.uri)):
-        who = identify(line)
-        if who.tenant and who.producer_id and who.sequence is not None:
-            key = (who.tenant, who.producer_id, made_day(who.event_id))
-            spans.setdefault(key, []).append((who.sequence, who.sequence))
-    return {key: Ranges.of(found) for key, found in spans.items()}
+    for uri in (one.uri for one in waiting if one.uri not in taken):
+        for piece in Source(cloud.s3, uri).pieces():
+            if not isinstance(piece, Block):
+                unread.append(Unread(tenant, uri, _problem(piece)))
+                continue
+            for who in (identify(line) for _, line in piece.lines()):
+                if who.tenant and who.producer_id and who.sequence is not None:
+                    key = (who.tenant, who.producer_id, made_day(who.event_id))
+                    spans.setdefault(key, []).append((who.sequence, who.sequence))
+    return {key: Ranges.of(found) for key, found in spans.items()}, unread
 
 
-def _lines(cloud: Cloud, uri: str) -> list[bytes]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    body = cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    return (gzip.decompress(body) if body[:2] == _GZIP else body).splitlines()
+def _problem(piece: LongLine | Broken) -> str:
+    if isinstance(piece, LongLine):
+        return f"line {piece.position} has {piece.size:,} bytes, allowed are {LINE_BYTES:,}"
+    return piece.problem
 
 
 def _refused_identity(line: bytes) -> Identity:

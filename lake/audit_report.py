@@ -42,6 +42,7 @@ def of_tenant(sheet: Sheet, tenant: str, database: str) -> Sheet:
         rows=tuple(one for one in sheet.rows if one.tenant == tenant),
         days=tuple(one for one in sheet.days if one.tenant == tenant),
         gaps=tuple(one for one in sheet.gaps if one.tenant == tenant),
+        unread=tuple(one for one in sheet.unread if one.tenant == tenant),
         tables=tuple(one for one in sheet.tables if one.table.partition(".")[0] == database),
     )
 
@@ -56,6 +57,7 @@ def sheet_to_dict(sheet: Sheet, *, by_day: bool) -> dict[str, Any]:
         "total": asdict(sheet.total),
         "gaps": [_gap_to_dict(one) for one in sheet.gaps],
         "tables": [asdict(one) for one in sheet.tables],
+        "unread": [asdict(one) for one in sheet.unread],
         **({"days": days} if by_day else {}),
     }
 
@@ -85,6 +87,8 @@ def print_sheet(sheet: Sheet, *, by_day: bool = False) -> None:
     for gap in sheet.gaps:
         told = {None: "", "-": ", day unknown"}.get(gap.day, f", day {gap.day}")
         typer.echo(f"missing: tenant {gap.tenant}, producer {gap.producer_id}{told}: sequences {gap.sequences}")
+    for one in sheet.unread:
+        typer.echo(f"object {one.uri}: it waits, and nobody can tell whose it is: {one.problem}")
     for check in sheet.tables:
         if check.rows != check.by_batches:
             typer.echo(f"table {check.table}: holds {check.rows} rows, its batches wrote {check.by_batches}")

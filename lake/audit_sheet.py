@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lake.manifest import ProducerLedger
 
-__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "balance"]
+__all__ = ["DayEvidence", "DayRow", "Evidence", "Gap", "Row", "Sheet", "TableCheck", "Unread", "balance"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ class TableCheck:
     by_batches: int
     """Without those that erasures took out."""
     erased: int = 0
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An object that waits for ingest and can't be read, or a line of one: nobody can tell whose it is."""
+
+    tenant: str
+    """Tenant of its prefix; `-` where it names none."""
+    uri: str
+    problem: str
+    """Why, in words."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Evidence:
     """Records in a stream's buffers, by the tenants that the stream carries, where the server tells."""
     tables: tuple[TableCheck, ...]
     days: DayEvidence | None = None
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,8 @@ class Sheet:
     tables: tuple[TableCheck, ...] = field(default_factory=tuple)
     days: tuple[DayRow, ...] = field(default_factory=tuple)
     """By tenant and day, where asked for; the days that can't be told come last."""
+    unread: tuple[Unread, ...] = ()
+    """What waits and can't be read: ingest will put each into quarantine, as one record of nobody's."""
 
     @property
     def total(self) -> Row:
@@ -185,7 +199,7 @@ def balance(evidence: Evidence) -> Sheet:
             else:
                 found = one.by_day(one.missing)
                 gaps += [Gap(tenant, one.producer_id, found[day], day) for day in _in_order(found)]
-    return Sheet(evidence.dataset, tuple(rows), tuple(gaps), evidence.tables, tuple(days))
+    return Sheet(evidence.dataset, tuple(rows), tuple(gaps), evidence.tables, tuple(days), evidence.unread)
 
 
 def _standings(evidence: Evidence, tenant: str) -> list[_Standing]:

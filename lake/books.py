@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from botocore.exceptions import ClientError
-
-from lake.clients import error_code
+from lake.defaults import silent
 from lake.errors import TransientError
 from lake.figures import Figures, from_pieces, summed, to_pieces
+from lake.items import Items, item_key
 from lake.manifest import BatchId, Lane, Manifest
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_dynamodb import DynamoDBClient
 
+    from lake.items import Item
     from lake.manifest import BatchReceipt
 
 __all__ = ["FOLD_EVERY", "Account", "Books"]
@@ -39,7 +39,6 @@ FOLD_EVERY = 32
 _AT_ONCE = 500  # batches added in one step, as they are held in memory
 _ATTEMPTS = 12
 _WORKERS = 8
-_BATCH_WRITE = 25  # items of one call: the most DynamoDB takes
 _LATER = ":"  # the next sign after 9
 
 
@@ -72,10 +71,6 @@ class _ReplacedError(Exception):
     """Somebody else was faster."""
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 class Books:
     """The books in a manifest table.
 
@@ -92,10 +87,9 @@ class Books:
         table: str,
         *,
         clock: Callable[[], int] = lambda: round(time.time() * 1000),
-        after: Callable[[str], None] = _silent,
+        after: Callable[[str], None] = silent,
     ) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+        self._items = Items(dynamodb, table)
         self.manifest = Manifest(dynamodb, table)
         """The receipts that it adds up."""
         self._clock = clock
@@ -123,7 +117,7 @@ class Books:
                 return self._accounts(owner, dataset, days=days, since=since)
             except _ReplacedError:
                 continue  # added to the sums while they were read
-        raise TransientError(f"manifest table {self._table}: the books of {owner}#{dataset} change all the time")
+        raise TransientError(f"manifest table {self._items.table}: the books of {owner}#{dataset} change all the time")
 
     def fold(self, series: BatchId, *, at_least: int) -> int:
         """Add the batches that lie behind the sums of a series to them, if they are so many.
@@ -155,7 +149,7 @@ class Books:
                     break  # a receipt is missing in between: what follows it stays behind the sums
             self._sweep(series)
             return
-        raise TransientError(f"manifest table {self._table}: others go on adding to the books of {series.series}")
+        raise TransientError(f"manifest table {self._items.table}: others go on adding to the books of {series.series}")
 
     def _behind(self, series: BatchId) -> tuple[int, Iterator[tuple[int, Figures]]]:
         through = self._entry(series, _sum_key(series)).through
@@ -187,7 +181,7 @@ class Books:
 
     def _totals(self, owner: str, dataset: str) -> dict[BatchId, _Entry]:
         pk = f"{owner}#{dataset}"
-        return {_series_of(owner, dataset, item): self._read(pk, item) for item in self._items(pk, "sum#", "sum#~")}
+        return {_series_of(owner, dataset, item): self._read(pk, item) for item in self._items.beginning(pk, "sum#")}
 
     def _tail(self, one: tuple[BatchId, _Entry]) -> list[tuple[int, Figures]]:
         series, total = one
@@ -243,40 +237,31 @@ class Books:
         version = uuid.uuid4().hex
         first, *more = to_pieces(new.figures)
         for number, piece in enumerate(more):
-            item = {"pk": {"S": pk}, "sk": {"S": f"{_piece_prefix(version)}{number:04d}"}, **piece}
-            self._dynamodb.put_item(TableName=self._table, Item=item)
+            self._items.put({**item_key(pk, f"{_piece_prefix(version)}{number:04d}"), **piece})
             self._after("piece")
-        given: dict[str, Any] = {
-            "TableName": self._table,
-            "Item": {
-                "pk": {"S": pk},
-                "sk": {"S": key},
-                "version": {"S": version},
-                "epoch": {"N": str(new.epoch)},
-                "through": {"N": str(new.through)},
-                "more": {"N": str(len(more))},
-                **first,
-            },
-            "ConditionExpression": "version = :old" if old.version else "attribute_not_exists(pk)",
+        item = {
+            **item_key(pk, key),
+            "version": {"S": version},
+            "epoch": {"N": str(new.epoch)},
+            "through": {"N": str(new.through)},
+            "more": {"N": str(len(more))},
+            **first,
         }
         if old.version:
-            given["ExpressionAttributeValues"] = {":old": {"S": old.version}}
-        try:
-            self._dynamodb.put_item(**given)
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            # a put whose answer was lost is made again by the client, and finds its own
-            if self._entry(series, key).version != version:
-                self._drop_pieces(pk, version)
-                raise _ReplacedError from None
+            written = self._items.put_if(item, "version = :old", {":old": {"S": old.version}})
+        else:
+            written = self._items.put_if(item, "attribute_not_exists(pk)")
+        # a put whose answer was lost is made again by the client, and finds its own
+        if not written and self._entry(series, key).version != version:
+            self._drop_pieces(pk, version)
+            raise _ReplacedError
         if old.version:
             self._drop_pieces(pk, old.version)
         self._after("swept")
 
     def _drop_pieces(self, pk: str, version: str) -> None:
-        prefix = _piece_prefix(version)
-        self._delete(pk, [item["sk"]["S"] for item in self._items(pk, prefix, f"{prefix}~", ProjectionExpression="sk")])
+        pieces = self._items.beginning(pk, _piece_prefix(version), keys_only=True)
+        self._items.delete((pk, item["sk"]["S"]) for item in pieces)
 
     def _sweep(self, series: BatchId) -> None:
         """Delete the months of epochs before."""
@@ -289,71 +274,36 @@ class Books:
 
     def _remove(self, pk: str, key: str, version: str) -> None:
         """Delete an item and its pieces, unless it was replaced since it was read."""
-        try:
-            self._dynamodb.delete_item(
-                TableName=self._table,
-                Key={"pk": {"S": pk}, "sk": {"S": key}},
-                ConditionExpression="version = :old",
-                ExpressionAttributeValues={":old": {"S": version}},
-            )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        if not self._items.delete_if(pk, key, "version = :old", {":old": {"S": version}}):
             return  # drawn up for the newer epoch meanwhile
         # after the item, which can't be read without them
         self._drop_pieces(pk, version)
 
-    def _delete(self, pk: str, keys: Sequence[str]) -> None:
-        for start in range(0, len(keys), _BATCH_WRITE):
-            left: Any = [
-                {"DeleteRequest": {"Key": {"pk": {"S": pk}, "sk": {"S": key}}}}
-                for key in keys[start : start + _BATCH_WRITE]
-            ]
-            for attempt in range(_ATTEMPTS):
-                left = self._dynamodb.batch_write_item(RequestItems={self._table: left}).get("UnprocessedItems", {})
-                left = left.get(self._table, [])
-                if not left:
-                    break
-                time.sleep(min(2.0, 0.05 * 2**attempt))
-
     def _entry(self, series: BatchId, key: str) -> _Entry:
         pk = f"{series.owner}#{series.dataset}"
-        place = {"pk": {"S": pk}, "sk": {"S": key}}
         for _ in range(_ATTEMPTS):
-            item = self._dynamodb.get_item(TableName=self._table, Key=place, ConsistentRead=True).get("Item")
+            item = self._items.get(pk, key)
             if not item:
                 return _Entry()
             try:
                 return self._read(pk, item)
             except _ReplacedError:
                 continue
-        raise TransientError(f"manifest table {self._table}: item {key} of {pk} changes all the time")
+        raise TransientError(f"manifest table {self._items.table}: item {key} of {pk} changes all the time")
 
     def _read(self, pk: str, item: Mapping[str, Any]) -> _Entry:
         version, count = item["version"]["S"], int(item["more"]["N"])
-        prefix = _piece_prefix(version)
-        more = list(self._items(pk, prefix, f"{prefix}~")) if count else []
+        more = list(self._items.beginning(pk, _piece_prefix(version))) if count else []
         if len(more) != count:
             raise _ReplacedError  # its pieces went with it while they were read
         return _Entry(version, int(item["epoch"]["N"]), int(item["through"]["N"]), from_pieces([item, *more]))
 
-    def _months(self, pk: str, since: str | None) -> Iterator[dict[str, Any]]:
+    def _months(self, pk: str, since: str | None) -> Iterator[Item]:
         if since is None:
-            yield from self._items(pk, "month#", "month#~")
+            yield from self._items.beginning(pk, "month#")
             return
-        yield from self._items(pk, "month#-#", "month#-#~")
-        yield from self._items(pk, f"month#{since[:7]}", "month#~")
-
-    def _items(self, pk: str, first: str, last: str, **options: Any) -> Iterator[dict[str, Any]]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={":pk": {"S": pk}, ":first": {"S": first}, ":last": {"S": last}},
-            ConsistentRead=True,
-            **options,
-        )
-        for page in pages:
-            yield from page["Items"]
+        yield from self._items.beginning(pk, "month#-#")
+        yield from self._items.between(pk, f"month#{since[:7]}", "month#~")
 
 
 def _days(current: Mapping[str, _Entry], tail: Sequence[tuple[int, Figures]], since: str | None) -> Figures:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lake.contract import Primitive
 from lake.errors import DeclarationError, known_values
+from lake.items import Items, item_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -170,8 +171,7 @@ class TakenFiles:
     """The memory of taken files, in the manifest table."""
 
     def __init__(self, dynamodb: DynamoDBClient, table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+        self._items = Items(dynamodb, table)
 
     def of_drop(self, drop: Drop) -> set[tuple[str, str]]:
         """Address and ETag of every file that was taken from a drop."""
@@ -184,30 +184,18 @@ class TakenFiles:
     def record(self, drop: Drop, taken: TakenFile) -> None:
         """Note that a file was taken; noting it again changes nothing."""
         numbers = {name: getattr(taken, name) for name in ("rows", "refused", "taken_at_ms")}
-        self._dynamodb.put_item(
-            TableName=self._table,
-            Item={
-                "pk": {"S": f"{drop.tenant}#{drop.dataset}"},
-                "sk": {"S": f"file#{_sort_text(taken.uri)}#{taken.etag}"},
+        self._items.put(
+            {
+                **item_key(f"{drop.tenant}#{drop.dataset}", f"file#{_sort_text(taken.uri)}#{taken.etag}"),
                 "uri": {"S": taken.uri},
                 "drop": {"S": drop.name},
                 "producer": {"S": taken.producer_id},
                 **{name: {"N": str(number)} for name, number in numbers.items()},
-            },
+            }
         )
 
     def _query(self, drop: Drop, beginning: str) -> Iterator[TakenFile]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{drop.tenant}#{drop.dataset}"},
-                ":sk": {"S": f"file#{beginning}"},
-            },
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from map(_taken, page["Items"])
+        return map(_taken, self._items.beginning(f"{drop.tenant}#{drop.dataset}", f"file#{beginning}"))
 
 
 def _sort_text(uri: str) -> str:

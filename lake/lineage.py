@@ -24,7 +24,7 @@ from openlineage.client.uuid import generate_static_uuid
 from lake.contract import ListOf, StructOf
 from lake.envelope import ENVELOPE
 from lake.manifest import NO_TENANT, Lane
-from lake.names import Names
+from lake.names import Names, bucket_and_key
 from lake.quality import Severity
 from lake.tables import QUARANTINE, QUARANTINE_COLUMNS, columns
 
@@ -261,7 +261,7 @@ def _inputs(story: BatchStory, receipt: BatchReceipt | None, results: Sequence[R
 
 def _input_place(uri: str, batch: BatchId) -> tuple[str, str]:
     """Namespace and name of what an object is a part of: not of its day, which would be another dataset every day."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket, key = bucket_and_key(uri)
     top = key.partition("/")[0]
     if batch.lane is Lane.REFUSED:
         name = f"errors/{batch.dataset}"
@@ -340,7 +340,7 @@ def _table(
     lake: Lake, owner: str, table: str, fields: Sequence[Field], *, snapshot_id: int | None, rows: int | None
 ) -> ol.OutputDataset:
     """A table by where it lies, and by the name that Athena, and who asks it, has for it."""
-    namespace, _, name = Names.table_location(lake.names.bucket(owner), table).removeprefix("s3://").partition("/")
+    namespace, name = bucket_and_key(Names.table_location(lake.names.bucket(owner), table))
     athena = facets.symlinks_dataset.Identifier(
         f"awsathena://athena.{lake.region}.amazonaws.com",
         f"AwsDataCatalog.{lake.names.database(owner)}.{table}",

@@ -18,6 +18,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lake.items import Items, item_key
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -49,28 +51,20 @@ class LineageLog:
     """Events in the manifest table, by its name."""
 
     def __init__(self, dynamodb: DynamoDBClient, table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+        self._items = Items(dynamodb, table)
 
     def record(self, told: Told, *, unsent: bool) -> None:
         """Keep an event, over one of the same run and turn; with a mark if it is to be sent."""
-        pk = {"S": f"{told.owner}#{told.dataset}"}
+        pk = f"{told.owner}#{told.dataset}"
         body = gzip.compress(json.dumps(told.event, sort_keys=True).encode(), mtime=0)
         if unsent:
             # first: a mark without an event is nothing to send, an event without a mark never would be
-            self._dynamodb.put_item(TableName=self._table, Item={"pk": pk, "sk": {"S": f"unsent#{told.key}"}})
-        self._dynamodb.put_item(
-            TableName=self._table, Item={"pk": pk, "sk": {"S": f"lineage#{told.key}"}, "event": {"B": body}}
-        )
+            self._items.put(item_key(pk, f"unsent#{told.key}"))
+        self._items.put({**item_key(pk, f"lineage#{told.key}"), "event": {"B": body}})
 
     def sent(self, told: Told) -> None:
         """Take the mark from an event."""
-        self._unmark(told.owner, told.dataset, f"unsent#{told.key}")
-
-    def _unmark(self, owner: str, dataset: str, sk: str) -> None:
-        # as a batch of one: a job's role may write items, and delete them this way
-        key: Any = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": sk}}
-        self._dynamodb.batch_write_item(RequestItems={self._table: [{"DeleteRequest": {"Key": key}}]})
+        self._items.delete([(f"{told.owner}#{told.dataset}", f"unsent#{told.key}")])
 
     def events(self, owner: str, dataset: str, *, run: str = "", since: str = "") -> Iterator[Told]:
         """Events of an owner's dataset, in the order in which their runs began.
@@ -82,37 +76,22 @@ class LineageLog:
             since: only of runs whose id is this or comes later.
         """
         first = f"lineage#{run or since}"
-        for item in self._items(owner, dataset, first, f"lineage#{run}$" if run else "lineage$"):
+        last = f"lineage#{run}$" if run else "lineage$"  # the next sign after #
+        for item in self._items.between(f"{owner}#{dataset}", first, last):
             yield Told(owner, dataset, json.loads(gzip.decompress(_bytes(item["event"]["B"]))))
 
     def unsent(self, owner: str, dataset: str, most: int = _RESENT) -> Iterator[Told]:
         """Events that are marked, the oldest first."""
-        pk = {"S": f"{owner}#{dataset}"}
-        for count, item in enumerate(self._items(owner, dataset, "unsent#", "unsent$")):
+        pk = f"{owner}#{dataset}"
+        for count, item in enumerate(self._items.beginning(pk, "unsent#")):
             if count == most:
                 return
             key = item["sk"]["S"].partition("#")[2]
-            kept = self._dynamodb.get_item(
-                TableName=self._table, Key={"pk": pk, "sk": {"S": f"lineage#{key}"}}, ConsistentRead=True
-            ).get("Item")
+            kept = self._items.get(pk, f"lineage#{key}")
             if kept is None:
-                self._unmark(owner, dataset, item["sk"]["S"])
+                self._items.delete([(pk, item["sk"]["S"])])
                 continue
             yield Told(owner, dataset, json.loads(gzip.decompress(_bytes(kept["event"]["B"]))))
-
-    def _items(self, owner: str, dataset: str, first: str, last: str) -> Iterator[dict[str, Any]]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{owner}#{dataset}"},
-                ":first": {"S": first},
-                ":last": {"S": last},
-            },
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from page["Items"]
 
 
 def _bytes(given: Any) -> bytes:

@@ -23,21 +23,22 @@ The leading key starts with the tenant (or the pool), so a role can be held to i
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from lake.errors import TransientError
 from lake.figures import Counts, Figures, from_pieces, to_pieces
+from lake.items import Items, item_key
 from lake.ranges import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mypy_boto3_dynamodb import DynamoDBClient
+
+    from lake.items import Item
 
 __all__ = ["NO_TENANT", "Arrival", "BatchId", "BatchReceipt", "Counts", "Lane", "Manifest", "ProducerLedger"]
 
@@ -133,31 +134,24 @@ class ProducerLedger:
     """Sequence numbers by the day on which their events were made, as far back as the producer tells."""
 
 
-_BATCH_WRITE, _BATCH_READ = 25, 100  # items of one call: the most DynamoDB takes
-_ATTEMPTS = 8
-
-
 class Manifest:
     """The manifest table, by its name."""
 
     def __init__(self, dynamodb: DynamoDBClient, table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+        self._items = Items(dynamodb, table)
 
     def report(self, ledger: ProducerLedger) -> None:
         """Write a producer's ledger, replacing its older one."""
-        self._dynamodb.put_item(
-            TableName=self._table,
-            Item={
-                "pk": {"S": f"{ledger.tenant}#{ledger.dataset}"},
-                "sk": {"S": f"producer#{ledger.producer_id}"},
+        self._items.put(
+            {
+                **item_key(f"{ledger.tenant}#{ledger.dataset}", f"producer#{ledger.producer_id}"),
                 "sent": {"N": str(ledger.sent)},
                 "acknowledged": {"N": str(ledger.acknowledged)},
                 "dead_lettered": {"N": str(ledger.dead_lettered)},
                 "dead_letters": {"S": str(ledger.dead_letters)},
                 "reported_at_ms": {"N": str(ledger.reported_at_ms)},
                 "days": {"M": {day: {"S": str(ranges)} for day, ranges in ledger.days.items()}},
-            },
+            }
         )
 
     def ledgers(self, tenant: str, dataset: str) -> list[ProducerLedger]:
@@ -175,43 +169,29 @@ class Manifest:
                 # older ledgers have none
                 days={day: Ranges.parse(one["S"]) for day, one in item.get("days", {"M": {}})["M"].items()},
             )
-            for item in self._query(f"{tenant}#{dataset}", "producer#")
+            for item in self._items.beginning(f"{tenant}#{dataset}", "producer#")
         ]
 
     def taken(self, owner: str, dataset: str, prefix: str) -> set[str]:
         """Objects (`s3://…`) below a prefix that some batch has taken."""
-        return {item["sk"]["S"].partition("#")[2] for item in self._query(f"{owner}#{dataset}", f"object#{prefix}")}
+        found = self._items.beginning(f"{owner}#{dataset}", f"object#{prefix}")
+        return {item["sk"]["S"].partition("#")[2] for item in found}
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
         """Note objects as new; noting one again changes nothing."""
-        items = {
-            (one.owner, one.dataset, _arrival_key(one)): {
-                "pk": {"S": f"{one.owner}#{one.dataset}"},
-                "sk": {"S": _arrival_key(one)},
-                "uri": {"S": one.uri},
-                "size": {"N": str(one.size)},
-            }
-            for one in arrivals
-        }
-        self._write([{"PutRequest": {"Item": item}} for item in items.values()])
+        self._items.write(
+            {**item_key(*_arrival_key(one)), "uri": {"S": one.uri}, "size": {"N": str(one.size)}} for one in arrivals
+        )
 
     def unknown(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Of these objects the ones that are neither noted as new nor taken."""
-        keys = {
-            (f"{one.owner}#{one.dataset}", sk) for one in arrivals for sk in (_arrival_key(one), _taken_key(one.uri))
-        }
-        there = self._existing(keys)
-        return [
-            one
-            for one in arrivals
-            if (f"{one.owner}#{one.dataset}", _arrival_key(one)) not in there
-            and (f"{one.owner}#{one.dataset}", _taken_key(one.uri)) not in there
-        ]
+        there = self._items.existing(key for one in arrivals for key in (_arrival_key(one), _taken_key(one)))
+        return [one for one in arrivals if there.isdisjoint((_arrival_key(one), _taken_key(one)))]
 
     def taken_of(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Of these objects the ones that some batch has taken."""
-        there = self._existing({(f"{one.owner}#{one.dataset}", _taken_key(one.uri)) for one in arrivals})
-        return [one for one in arrivals if (f"{one.owner}#{one.dataset}", _taken_key(one.uri)) in there]
+        there = self._items.existing(map(_taken_key, arrivals))
+        return [one for one in arrivals if _taken_key(one) in there]
 
     def waiting_series(self, owner: str, dataset: str) -> list[tuple[Lane, str]]:
         """Lanes and tenants that have new objects; one query for each that has, however many objects wait."""
@@ -219,106 +199,73 @@ class Manifest:
         for lane in Lane:
             after = f"new#{lane}#"
             while True:
-                answer = self._dynamodb.query(
-                    TableName=self._table,
-                    KeyConditionExpression="pk = :pk AND sk BETWEEN :after AND :end",
-                    ExpressionAttributeValues={
-                        ":pk": {"S": f"{owner}#{dataset}"},
-                        ":after": {"S": after},
-                        ":end": {"S": f"new#{lane}$"},
-                    },
-                    Limit=1,
-                    ConsistentRead=True,
-                )
-                if not answer["Items"]:
+                between = self._items.between(f"{owner}#{dataset}", after, f"new#{lane}$", keys_only=True, page=1)
+                first = next(between, None)
+                if first is None:
                     break
-                quoted = answer["Items"][0]["sk"]["S"].split("#", 3)[2]
+                quoted = first["sk"]["S"].split("#", 3)[2]
                 found.append((lane, unquote(quoted)))
                 after = f"new#{lane}#{quoted}$"  # the next sign after #: behind all objects of this tenant
         return found
 
     def waiting(self, owner: str, dataset: str, lane: Lane, tenant: str, limit: int | None = None) -> list[Arrival]:
         """The first new objects of a series, or all of them, in the order of their keys."""
-        found: list[Arrival] = []
         prefix = f"new#{lane}#{quote(tenant, safe='')}#"
-        for item in self._query(f"{owner}#{dataset}", prefix):
-            found.append(Arrival(owner, dataset, lane, tenant, item["uri"]["S"], int(item["size"]["N"])))
-            if len(found) == limit:
-                break
-        return found
+        items = self._items.beginning(f"{owner}#{dataset}", prefix, page=limit)
+        return [
+            Arrival(owner, dataset, lane, tenant, item["uri"]["S"], int(item["size"]["N"]))
+            for item in islice(items, limit)
+        ]
 
     def settled(self, arrivals: Iterable[Arrival]) -> None:
         """Note no longer as new what a batch has taken."""
-        keys = [{"pk": {"S": f"{one.owner}#{one.dataset}"}, "sk": {"S": _arrival_key(one)}} for one in arrivals]
-        self._write([{"DeleteRequest": {"Key": key}} for key in keys])
+        self._items.delete(map(_arrival_key, arrivals))
 
     def net_position(self, owner: str, dataset: str) -> int:
         """Which of the folders is listed next."""
-        key = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}}
-        item = self._dynamodb.get_item(TableName=self._table, Key=key).get("Item")
+        item = self._items.get(f"{owner}#{dataset}", "net")
         return int(item["position"]["N"]) if item else 0
 
     def set_net_position(self, owner: str, dataset: str, position: int) -> None:
         """Note which of the folders is listed next."""
-        item = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": "net"}, "position": {"N": str(position)}}
-        self._dynamodb.put_item(TableName=self._table, Item=item)
+        self._items.put({**item_key(f"{owner}#{dataset}", "net"), "position": {"N": str(position)}})
 
     def net_marks(self, owner: str, dataset: str, folder: str, today: str) -> dict[str, str]:
         """Keys up to which a folder's prefixes were listed today (`2026-01-31`), by prefix."""
-        key = {"pk": {"S": f"{owner}#{dataset}"}, "sk": {"S": f"net#{folder}"}}
-        item = self._dynamodb.get_item(TableName=self._table, Key=key).get("Item")
+        item = self._items.get(f"{owner}#{dataset}", f"net#{folder}")
         if item is None or item["day"]["S"] != today:
             return {}
         return {prefix: one["S"] for prefix, one in item["marks"]["M"].items()}
 
     def set_net_marks(self, owner: str, dataset: str, folder: str, today: str, marks: Mapping[str, str]) -> None:
         """Note up to which keys a folder's prefixes were listed today."""
-        item: dict[str, Any] = {
-            "pk": {"S": f"{owner}#{dataset}"},
-            "sk": {"S": f"net#{folder}"},
-            "day": {"S": today},
-            "marks": {"M": {prefix: {"S": key} for prefix, key in marks.items()}},
-        }
-        self._dynamodb.put_item(TableName=self._table, Item=item)
+        listed = {"M": {prefix: {"S": key} for prefix, key in marks.items()}}
+        self._items.put({**item_key(f"{owner}#{dataset}", f"net#{folder}"), "day": {"S": today}, "marks": listed})
 
     def last_receipt(self, batch: BatchId) -> int:
         """Number of the newest batch of a batch's series that has a receipt, or 0. Receipts are written in order."""
-        answer = self._dynamodb.query(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                ":sk": {"S": _batch_prefix(batch)},
-            },
-            ProjectionExpression="sk",
-            ScanIndexForward=False,
-            Limit=1,
-            ConsistentRead=True,
-        )
-        return next((int(item["sk"]["S"].rpartition("#")[2]) for item in answer["Items"]), 0)
+        newest = self._items.beginning(_pk(batch), _batch_prefix(batch), newest_first=True, keys_only=True, page=1)
+        return next(map(_number, newest), 0)
 
     def numbers(self, batch: BatchId) -> set[int]:
         """Numbers of all batches of a batch's series that have a receipt."""
-        items = self._query(f"{batch.owner}#{batch.dataset}", _batch_prefix(batch), ProjectionExpression="sk")
-        return {int(item["sk"]["S"].rpartition("#")[2]) for item in items}
+        return {_number(item) for item in self._items.beginning(_pk(batch), _batch_prefix(batch), keys_only=True)}
 
     def record(self, receipt: BatchReceipt) -> None:
         """Write what a batch found; writing the same receipt again changes nothing."""
         batch = receipt.batch
-        pk = {"S": f"{batch.owner}#{batch.dataset}"}
+        pk = _pk(batch)
         first, *more = to_pieces(receipt.figures)
-        items: list[dict[str, Any]] = [
-            {"pk": pk, "sk": {"S": f"object#{uri}"}, "batch": {"S": str(batch)}, "records": {"N": str(records)}}
+        items: list[Item] = [
+            {**item_key(pk, f"object#{uri}"), "batch": {"S": str(batch)}, "records": {"N": str(records)}}
             for uri, records in receipt.objects.items()
         ]
-        items += [
-            {"pk": pk, "sk": {"S": f"{_more_prefix(batch)}{part:04d}"}, **piece} for part, piece in enumerate(more)
-        ]
-        # last, as the audit counts a batch from this item on
-        items.append(
+        items += [{**item_key(pk, f"{_more_prefix(batch)}{part:04d}"), **piece} for part, piece in enumerate(more)]
+        self._items.write(items)
+        # last, as the audit counts a batch from this item on; a batch of items is written in any order
+        self._items.put(
             {
-                "pk": pk,
-                "sk": {"S": _batch_key(batch)},
+                **item_key(pk, _batch_key(batch)),
                 "snapshot_id": {"S": str(receipt.snapshot_id or "")},
                 "schema_version": {"S": receipt.schema_version},
                 "committed_at_ms": {"N": str(receipt.committed_at_ms)},
@@ -327,12 +274,11 @@ class Manifest:
                 **first,
             }
         )
-        self._write([{"PutRequest": {"Item": item}} for item in items])
 
     def batches(self, owner: str, dataset: str) -> list[tuple[BatchId, Figures]]:
         """All committed batches of an owner's dataset, and what each held; its cost grows with them."""
         found = []
-        for item in self._query(f"{owner}#{dataset}", "batch#"):
+        for item in self._items.beginning(f"{owner}#{dataset}", "batch#"):
             _, lane, tenant, number = item["sk"]["S"].split("#")
             batch = BatchId(owner, dataset, Lane(lane), unquote(tenant), int(number))
             found.append((batch, self._figures(batch, item)))
@@ -345,141 +291,75 @@ class Manifest:
             batch: the batch, or number 0.
             limit: no more than so many.
         """
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                ":first": {"S": _batch_key(replace(batch, number=batch.number + 1))},
-                ":last": {"S": f"{_batch_prefix(batch)}:"},  # the next sign after 9
-            },
-            ConsistentRead=True,
-            PaginationConfig={"MaxItems": limit} if limit else {},
-        )
-        for item in (item for page in pages for item in page["Items"]):
-            one = replace(batch, number=int(item["sk"]["S"].rpartition("#")[2]))
+        first = _batch_key(replace(batch, number=batch.number + 1))
+        last = f"{_batch_prefix(batch)}:"  # the next sign after 9
+        for item in islice(self._items.between(_pk(batch), first, last, page=limit), limit):
+            one = replace(batch, number=_number(item))
             yield one.number, self._figures(one, item)
 
     def figures_of(self, batch: BatchId) -> Figures | None:
         """What a batch held; None where it has no receipt."""
-        key = {"pk": {"S": f"{batch.owner}#{batch.dataset}"}, "sk": {"S": _batch_key(batch)}}
-        item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        item = self._items.get(_pk(batch), _batch_key(batch))
         return self._figures(batch, item) if item else None
 
     def _figures(self, batch: BatchId, item: Mapping[str, Any]) -> Figures:
         count = int(item.get("more", {"N": "0"})["N"])
-        more = self._query(f"{batch.owner}#{batch.dataset}", _more_prefix(batch)) if count else iter(())
+        more = self._items.beginning(_pk(batch), _more_prefix(batch)) if count else iter(())
         # a receipt that was written before may have had more pieces
         return from_pieces([item, *islice(more, count)])
 
     def erased(self, owner: str, dataset: str, erasure_id: str, table: str, rows: int) -> None:
         """Note how many rows an erasure took out of one of an owner's tables (`database.table`), all in all."""
-        item = {
-            "pk": {"S": f"{owner}#{dataset}"},
-            "sk": {"S": f"erasure#{erasure_id}#{table}"},
-            "table": {"S": table},
-            "rows": {"N": str(rows)},
-        }
-        self._dynamodb.put_item(TableName=self._table, Item=item)
+        key = item_key(f"{owner}#{dataset}", f"erasure#{erasure_id}#{table}")
+        self._items.put({**key, "table": {"S": table}, "rows": {"N": str(rows)}})
 
     def erased_rows(self, owner: str, dataset: str) -> dict[str, int]:
         """Rows that erasures took out of an owner's tables, by table (`database.table`)."""
         found: dict[str, int] = {}
-        for item in self._query(f"{owner}#{dataset}", "erasure#"):
+        for item in self._items.beginning(f"{owner}#{dataset}", "erasure#"):
             found[item["table"]["S"]] = found.get(item["table"]["S"], 0) + int(item["rows"]["N"])
         return found
 
     def bury(self, tenant: str, dataset: str, stones: Iterable[tuple[str, str]]) -> None:
         """Note erased events by time and digest, as `lake.erasure.tombstone` makes them."""
-        pk = {"S": f"{tenant}#{dataset}"}
-        self._write([{"PutRequest": {"Item": {"pk": pk, "sk": {"S": f"erased#{one}#{two}"}}}} for one, two in stones])
+        self._items.write(item_key(f"{tenant}#{dataset}", f"erased#{one}#{two}") for one, two in stones)
 
     def has_buried(self, tenant: str, dataset: str) -> bool:
         """Whether any event of a tenant's dataset was ever erased; one request."""
-        answer = self._dynamodb.query(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={":pk": {"S": f"{tenant}#{dataset}"}, ":sk": {"S": "erased#"}},
-            Limit=1,
-            ConsistentRead=True,
-        )
-        return bool(answer["Items"])
+        return next(self._items.beginning(f"{tenant}#{dataset}", "erased#", keys_only=True, page=1), None) is not None
 
     def buried(self, tenant: str, dataset: str, first: str, last: str) -> set[str]:
         """Digests of erased events of one time and another and what lies between, both as tombstones have it."""
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{tenant}#{dataset}"},
-                ":first": {"S": f"erased#{first}#"},
-                ":last": {"S": f"erased#{last}$"},  # the next sign after #
-            },
-            ConsistentRead=True,
-        )
-        return {item["sk"]["S"].rpartition("#")[2] for page in pages for item in page["Items"]}
+        # $ is the next sign after #
+        found = self._items.between(f"{tenant}#{dataset}", f"erased#{first}#", f"erased#{last}$", keys_only=True)
+        return {item["sk"]["S"].rpartition("#")[2] for item in found}
 
     def note_replayed(self, owner: str, dataset: str, digests: Iterable[str]) -> None:
         """Note quarantined records as sent round again."""
-        pk = {"S": f"{owner}#{dataset}"}
-        self._write([{"PutRequest": {"Item": {"pk": pk, "sk": {"S": f"replayed#{one}"}}}} for one in digests])
+        self._items.write(item_key(f"{owner}#{dataset}", f"replayed#{one}") for one in digests)
 
     def replayed(self, owner: str, dataset: str, digests: Iterable[str]) -> set[str]:
         """Of these records the ones that were sent round again."""
         pk = f"{owner}#{dataset}"
-        there = self._existing({(pk, f"replayed#{one}") for one in digests})
+        there = self._items.existing((pk, f"replayed#{one}") for one in digests)
         return {sk.partition("#")[2] for _, sk in there}
 
-    def _query(self, pk: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={":pk": {"S": pk}, ":sk": {"S": prefix}},
-            ConsistentRead=True,
-            **options,
-        )
-        for page in pages:
-            yield from page["Items"]
 
-    def _existing(self, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        ordered = sorted(keys)
-        found: set[tuple[str, str]] = set()
-        for start in range(0, len(ordered), _BATCH_READ):
-            left: Any = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in ordered[start : start + _BATCH_READ]]
-            for attempt in range(_ATTEMPTS):
-                request: Any = {self._table: {"Keys": left, "ProjectionExpression": "pk, sk", "ConsistentRead": True}}
-                answer: Any = self._dynamodb.batch_get_item(RequestItems=request)
-                found |= {(one["pk"]["S"], one["sk"]["S"]) for one in answer["Responses"].get(self._table, [])}
-                left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-                if not left:
-                    break
-                time.sleep(min(2.0, 0.05 * 2**attempt))
-            else:
-                raise TransientError(f"manifest table {self._table}: DynamoDB left {len(left)} keys unread; try again")
-        return found
-
-    def _write(self, requests: list[dict[str, Any]]) -> None:
-        for start in range(0, len(requests), _BATCH_WRITE):
-            left = requests[start : start + _BATCH_WRITE]
-            for attempt in range(_ATTEMPTS):
-                answer = self._dynamodb.batch_write_item(RequestItems={self._table: left})  # type: ignore[dict-item]
-                left = answer.get("UnprocessedItems", {}).get(self._table, [])  # type: ignore[assignment]
-                if not left:
-                    break
-                time.sleep(min(2.0, 0.05 * 2**attempt))
-            else:
-                raise TransientError(
-                    f"manifest table {self._table}: DynamoDB left {len(left)} items unwritten; try again"
-                )
+def _pk(batch: BatchId) -> str:
+    return f"{batch.owner}#{batch.dataset}"
 
 
-def _arrival_key(one: Arrival) -> str:
+def _number(item: Mapping[str, Any]) -> int:
+    return int(item["sk"]["S"].rpartition("#")[2])
+
+
+def _arrival_key(one: Arrival) -> tuple[str, str]:
     # a stray's tenant is whatever somebody sent: quoted, it can't hold the separator
-    return f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
+    return f"{one.owner}#{one.dataset}", f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
 
 
-def _taken_key(uri: str) -> str:
-    return f"object#{uri}"
+def _taken_key(one: Arrival) -> tuple[str, str]:
+    return f"{one.owner}#{one.dataset}", f"object#{one.uri}"
 
 
 def _batch_prefix(batch: BatchId) -> str:

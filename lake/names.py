@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["POOL", "Names", "shorten"]
+__all__ = ["POOL", "Names", "bucket_and_key", "shorten"]
 
 POOL = "pooled"
 """Owner of what pooled tenants share: the landing bucket and its database. No tenant may be called so."""
@@ -33,6 +33,16 @@ def shorten(name: str, limit: int, *, joint: str = "-") -> str:
         return name
     tag = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: limit - len(tag) - 1].rstrip('-_')}{joint}{tag}"
+
+
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """Bucket and key of an address in S3, or the prefix of a folder's; as Hadoop writes it (`s3a://`) too.
+
+    >>> bucket_and_key("s3://acme-jfk-dev-datalake/processed/flights/a.gz")
+    ('acme-jfk-dev-datalake', 'processed/flights/a.gz')
+    """
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    return bucket, key
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ plan; where results are lost, a volume has nothing to be held to until there are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from lake.clients import error_code
+from lake.items import Items, item_key
 from lake.manifest import BatchId, Lane
 from lake.quality import Result, Severity, Unit
 
@@ -67,35 +65,30 @@ class QualityLog:
     """Results in the manifest table, by its name."""
 
     def __init__(self, dynamodb: DynamoDBClient, table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+        self._items = Items(dynamodb, table)
 
     def record(self, entry: Entry) -> None:
         """Note what was found in a batch, replacing what was noted before."""
-        batch = entry.batch
-        self._dynamodb.put_item(
-            TableName=self._table,
-            Item={
-                "pk": {"S": f"{batch.owner}#{batch.dataset}"},
-                "sk": {"S": f"quality#{batch.tenant}#{batch.number:09d}"},
+        self._items.put(
+            {
+                **item_key(*_key(entry.batch)),
                 "planned_at_ms": {"N": str(entry.planned_at_ms)},
                 "rows": {"N": str(entry.rows)},
                 "state": {"S": entry.state},
                 "results": {"L": [_packed(one) for one in entry.results]},
-            },
+            }
         )
 
     def decided(self, batch: BatchId, state: State) -> None:
         """Note what has become of a batch whose results are noted; without them there is nothing to note."""
-        key = _key(batch, f"quality#{batch.tenant}#{batch.number:09d}")
-        item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        item = self._items.get(*_key(batch))
         if item is not None:
-            self._dynamodb.put_item(TableName=self._table, Item={**item, "state": {"S": state}})
+            self._items.put({**item, "state": {"S": state}})
 
     def entries(self, owner: str, dataset: str, tenant: str | None = None) -> Iterator[Entry]:
         """What was found in an owner's batches, of one tenant or all, the newest of each first."""
         prefix = "quality#" if tenant is None else f"quality#{tenant}#"
-        for item in self._items(owner, dataset, prefix, f"{prefix[:-1]}$"):
+        for item in self._items.beginning(f"{owner}#{dataset}", prefix, newest_first=True):
             # only declared tenants have rows that rules are for, and no declared name has the separator
             _, whose, number = item["sk"]["S"].split("#")
             yield Entry(
@@ -108,56 +101,33 @@ class QualityLog:
 
     def rows_before(self, batch: BatchId, last: int) -> list[int]:
         """Rows of the last published batches before one, as many as there are; a request however many there were."""
-        first = f"quality#{batch.tenant}#"
-        items = self._items(batch.owner, batch.dataset, first, f"{first}{batch.number - 1:09d}", page=last)
+        pk, end = _key(replace(batch, number=batch.number - 1))
+        items = self._items.between(pk, f"quality#{batch.tenant}#", end, newest_first=True, page=last)
         kept = (int(one["rows"]["N"]) for one in items if one["state"]["S"] == State.PUBLISHED)
         return list(islice(kept, last))
 
     def count_day(self, batch: BatchId, day: str, rows: int) -> None:
         """Add a batch's rows to those of a day (`2026-01-31`), once, as batches of a series come in order."""
-        key = _key(batch, f"volume#{batch.tenant}#{day}")
-        there = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        key = (f"{batch.owner}#{batch.dataset}", f"volume#{batch.tenant}#{day}")
+        there = self._items.get(*key)
         total = rows + (int(there["rows"]["N"]) if there else 0)
-        try:
-            self._dynamodb.put_item(
-                TableName=self._table,
-                Item={**key, "rows": {"N": str(total)}, "newest": {"N": str(batch.number)}},
-                ConditionExpression="attribute_not_exists(newest) OR newest < :number",
-                ExpressionAttributeValues={":number": {"N": str(batch.number)}},
-            )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise  # else it is counted already
+        # where the condition fails it is counted already
+        self._items.put_if(
+            {**item_key(*key), "rows": {"N": str(total)}, "newest": {"N": str(batch.number)}},
+            "attribute_not_exists(newest) OR newest < :number",
+            {":number": {"N": str(batch.number)}},
+        )
 
     def days_before(self, batch: BatchId, day: str, last: int) -> list[tuple[str, int]]:
         """The last days before one that had batches, the newest first, with their rows."""
-        first = f"volume#{batch.tenant}#"
-        items = self._items(batch.owner, batch.dataset, first, f"{first}{day}", page=last + 1)
+        pk, first = f"{batch.owner}#{batch.dataset}", f"volume#{batch.tenant}#"
+        items = self._items.between(pk, first, f"{first}{day}", newest_first=True, page=last + 1)
         found = ((one["sk"]["S"].rpartition("#")[2], int(one["rows"]["N"])) for one in items)
         return list(islice((one for one in found if one[0] < day), last))
 
-    def _items(
-        self, owner: str, dataset: str, first: str, last: str, *, page: int | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Items whose keys are between two, the last first."""
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{owner}#{dataset}"},
-                ":first": {"S": first},
-                ":last": {"S": last},
-            },
-            ScanIndexForward=False,
-            ConsistentRead=True,
-            PaginationConfig={} if page is None else {"PageSize": page},
-        )
-        for one in pages:
-            yield from one["Items"]
 
-
-def _key(batch: BatchId, sk: str) -> dict[str, Any]:
-    return {"pk": {"S": f"{batch.owner}#{batch.dataset}"}, "sk": {"S": sk}}
+def _key(batch: BatchId) -> tuple[str, str]:
+    return f"{batch.owner}#{batch.dataset}", f"quality#{batch.tenant}#{batch.number:09d}"
 
 
 def _packed(one: Result) -> dict[str, Any]:

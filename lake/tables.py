@@ -55,6 +55,7 @@ __all__ = [
     "existing_table",
     "glue_catalog",
     "iceberg_schema",
+    "lacks",
     "load_table",
     "table_properties",
 ]
@@ -177,6 +178,8 @@ def table_properties(target_mib: int) -> dict[str, str]:
         "write.target-file-size-bytes": str(target_mib * 1024 * 1024),
         "write.metadata.delete-after-commit.enabled": "true",
         "write.metadata.previous-versions-max": "50",
+        # looking for duplicates reads every manifest, and each commit adds one: Iceberg's own 100 would be 100 requests
+        "commit.manifest.min-count-to-merge": "10",
         # two writers at once are usual here: ingest and compaction
         "commit.retry.num-retries": "20",
         # ingest stages each batch under its id and publishes it: Iceberg publishes no id twice
@@ -291,6 +294,15 @@ def change_table(
         except CommitFailedException:
             continue
     raise CommitConflictError(f"table {'.'.join(identifier)}: other writers were faster {attempts} times")
+
+
+def lacks(table: Table, fields: tuple[Field, ...]) -> bool:
+    """Whether a table as it was read lacks a column or a wider type that a contract has; asks nobody.
+
+    Raises:
+        FindingError: a column has another type, as `evolve_table` says.
+    """
+    return any(_steps(table.schema().as_struct(), iceberg_schema(fields).as_struct(), (), ".".join(table.name())))
 
 
 _Step = tuple[tuple[str, ...], IcebergType, str | None, bool]

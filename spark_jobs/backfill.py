@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.defaults import now, silent
 from lake.errors import CommitConflictError, FindingError, TerminalError, TransientError
 from lake.manifest import Counts, Lane, Manifest
 from lake.tables import glue_catalog
@@ -25,12 +25,12 @@ from spark_jobs.backfill_branch import Branch, check_name
 from spark_jobs.backfill_state import Chunk, Source, State, backfill_objects, carved, read_state, write_state
 from spark_jobs.commit import History
 from spark_jobs.failures import spoken
-from spark_jobs.ingest import Series
 from spark_jobs.plan import Plan, read_plan, write_plan
+from spark_jobs.series import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import date
+    from datetime import date, datetime
 
     from pyspark.sql import SparkSession
 
@@ -64,14 +64,6 @@ class BackfillReport:
     seconds: float = 0.0
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
@@ -84,10 +76,10 @@ def run(
     source: Source = Source.PROCESSED,
     branch: str | None = None,
     publish: bool = False,
-    clock: Callable[[], datetime] = _now,
+    clock: Callable[[], datetime] = now,
     pause: Callable[[float], None] = time.sleep,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> BackfillReport:
     """Take the objects of some days into the table, or into a branch of it.
 
@@ -181,8 +173,7 @@ class _Backfill:
     after: Callable[[str], None]
 
     def _history(self) -> History:
-        database = self.lake.names.database(self.series.tenant)
-        return History(glue_catalog(self.cloud), database, self.series.stream.dataset.name)
+        return History(glue_catalog(self.cloud), *self.series.table(self.lake.names))
 
     def _last(self) -> int:
         return self._history().last_number(self.series.batch(0).series)

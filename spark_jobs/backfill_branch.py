@@ -12,6 +12,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.errors import FindingError, TerminalError
 from lake.manifest import Counts
+from spark_jobs.failures import conflict_of
 from spark_jobs.kept import kept_records
 from spark_jobs.lanes import Events
 from spark_jobs.quality import measured
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from lake.clients import Cloud
     from lake.manifest import BatchId, Manifest
     from spark_jobs.commit import History
-    from spark_jobs.ingest import Series
     from spark_jobs.plan import Plan
+    from spark_jobs.series import Series
 
 __all__ = ["Branch", "BranchAudit", "check_name"]
 
@@ -222,7 +223,8 @@ class Branch:
         try:
             self.spark.sql(f"CALL {CATALOG}.system.fast_forward({named})").collect()
         except (PySparkException, Py4JError) as error:
-            if "not an ancestor" not in str(error) and "CommitFailed" not in str(error):
+            conflict = conflict_of(error)
+            if "not an ancestor" not in str(error) and (conflict is None or conflict.is_unknown):
                 raise
             return False
         return True

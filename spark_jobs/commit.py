@@ -20,7 +20,7 @@ from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from lake.errors import CommitConflictError, FindingError
-from lake.tables import existing_table
+from lake.tables import evolve_table, existing_table, lacks
 from spark_jobs.history import REFUSED, ancestors, batch_of, staged_batch, summary_of, told_numbers
 from spark_jobs.session import CATALOG, literal
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from lake.contract import Field
     from lake.manifest import BatchId
 
 __all__ = ["Committed", "History", "commit", "stage"]
@@ -50,7 +51,11 @@ class Committed:
 
 
 class History:
-    """A table's snapshots, from the current one back, as they are now."""
+    """A table's snapshots, from the current one back, as they were when it last looked.
+
+    A look is three requests, and reads the list of all snapshots: a run keeps one of these for each table. Each commit
+    looks again, before it publishes and after.
+    """
 
     def __init__(self, catalog: GlueCatalog, database: str, table: str) -> None:
         self._identifier = (database, table)
@@ -67,6 +72,14 @@ class History:
     def refresh(self) -> None:
         """Read the table's metadata again."""
         self._table = self._load()
+
+    def evolve(self, fields: tuple[Field, ...]) -> tuple[str, ...]:
+        """Give the table what a contract has grown, as `evolve_table` does; answers what, in words."""
+        if not lacks(self._table, fields):
+            return ()
+        grown = evolve_table(self._catalog, self._identifier, fields)
+        self.refresh()
+        return grown
 
     @property
     def branches(self) -> frozenset[str]:
@@ -152,17 +165,16 @@ def stage(
     Raises:
         CommitConflictError: another run has published the same batch in the meantime.
     """
-    found = history.staged(batch, refused=refused)
-    if found is not None:
-        return found
-    spark.conf.set("spark.wap.id", str(batch))
-    try:
-        writer = rows.writeTo(f"{CATALOG}.{history.name}").option("distribution-mode", distribution)
-        if refused:
-            writer = writer.option(f"snapshot-property.{REFUSED}", "true")
-        writer.append()
-    finally:
-        spark.conf.unset("spark.wap.id")
+    if history.staged(batch, refused=refused) is None:
+        spark.conf.set("spark.wap.id", str(batch))
+        try:
+            writer = rows.writeTo(f"{CATALOG}.{history.name}").option("distribution-mode", distribution)
+            if refused:
+                writer = writer.option(f"snapshot-property.{REFUSED}", "true")
+            writer.append()
+        finally:
+            spark.conf.unset("spark.wap.id")
+    # what was seen before may be as old as the run
     history.refresh()
     if history.is_past(batch):
         raise CommitConflictError(f"batch {batch}: another ingest has committed it")

@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lake.defaults import now, silent
 from lake.errors import CommitConflictError
-from spark_jobs.compact_look import now, plan
+from spark_jobs.compact_look import plan
 from spark_jobs.compact_plan import Rules, units_of
 from spark_jobs.compact_rewrite import Rewriter
 from spark_jobs.failures import spoken
@@ -46,6 +47,8 @@ class TableCompaction:
     bytes_after: int
     rewritten: bool
     """Whether anything was rewritten."""
+    bytes_rewritten: int = 0
+    """As stored, of the files that were."""
     conflicts: tuple[str, ...] = ()
     """Rewrites that were given up, as somebody else changed the files meanwhile."""
     left: int = 0
@@ -61,10 +64,6 @@ class CompactReport:
     seconds: float
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
@@ -73,8 +72,8 @@ def run(
     datasets: Collection[str] | None = None,
     owners: Collection[str] | None = None,
     clock: Callable[[], datetime] = now,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> CompactReport:
     """Compact every table in which something is to be gained.
 
@@ -130,7 +129,14 @@ def _compact(
     if planned.snapshot_id is None:
         return _result(planned)
     rewriter = Rewriter(
-        spark, target.name, planned.snapshot_id, rules=rules, sort=target.sort, zorder=target.zorder, after=after
+        spark,
+        target.name,
+        planned.snapshot_id,
+        io=planned.io,
+        rules=rules,
+        sort=target.sort,
+        zorder=target.zorder,
+        after=after,
     )
     units = units_of(planned.groups, rules)
     result = _result(planned)
@@ -148,6 +154,7 @@ def _compact(
             files_after=result.files_after - one.files_before + one.files_after,
             bytes_after=result.bytes_after - one.bytes_before + one.bytes_after,
             rewritten=True,
+            bytes_rewritten=result.bytes_rewritten + one.bytes_before,
         )
     result = replace(result, seconds=time.monotonic() - started)
     say(_told(result, planned))

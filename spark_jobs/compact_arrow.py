@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,12 +27,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from pyiceberg.schema import Schema
 
-from spark_jobs.compact_columns import UnfitError, aligned, arrow_schema, as_bits, field_id, longest, order_of
+from spark_jobs.compact_columns import UnfitError, arrow_schema, as_bits, field_id, longest, order_of, repeating
+from spark_jobs.compact_fetch import fetched, read_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from pyiceberg.io import FileIO
     from pyspark.sql import SparkSession
 
     from spark_jobs.compact_plan import Group
@@ -45,10 +46,7 @@ _UNPACKED_BYTES = 2**28
 _LARGE_ROWS = 200_000
 _LARGE = Lock()
 """Held by whoever has much in memory: tables are compacted side by side."""
-_READERS = 8
-_AT_ONCE_BYTES = 2**20  # of a file that is handed over in memory; a larger one goes by this machine's disk
-_BATCH_ROWS = 2**16
-_GROUP_ROWS = 2**18  # of a row group: what is sorted at once beside what was read
+_GROUP_ROWS = 2**20  # of a row group, which is sorted at once beside what was read; readers merge reads over small ones
 _VERSION = 2
 _LONGEST = 4096  # bytes of a value that Arrow still keeps the bounds of
 _PREFIX = "write.parquet."
@@ -77,7 +75,6 @@ class _Part:
     """One new file, and what it is to hold."""
 
     location: str
-    bytes: int
     source: pa.Table
     """Rows as they were read."""
     order: np.ndarray | None
@@ -88,13 +85,14 @@ class ArrowRewriter:
     """Rewrites groups of one table's files in this process."""
 
     def __init__(
-        self, spark: SparkSession, table: Any, *, most: int, sort: Sequence[str], order_id: int | None
+        self, spark: SparkSession, table: Any, io: FileIO, *, most: int, sort: Sequence[str], order_id: int | None
     ) -> None:
         """Take the table.
 
         Args:
             spark: a session.
             table: `org.apache.iceberg.Table`.
+            io: what its files are read by.
             most: bytes, as stored, of what is rewritten at once; 0 leaves all to Spark.
             sort: columns that its files are sorted by, ascending, nulls first; none leaves rows as they come.
             order_id: the table's sort order where that is the same.
@@ -102,6 +100,7 @@ class ArrowRewriter:
         self._jvm: Any = spark._jvm  # noqa: SLF001 - Iceberg's parts are Java's
         self._gateway: Any = spark.sparkContext._gateway  # noqa: SLF001
         self._table = table
+        self._io = io
         self._most = most
         self._sort = tuple(sort)
         self._order_id = order_id
@@ -126,25 +125,24 @@ class ArrowRewriter:
         # each task's data file, and its deletes
         if self._jvm.org.apache.iceberg.BaseScanTaskGroup(tasks).filesCount() != sum(len(one.files) for one in unit):
             return None
+        try:
+            parts = [(table, order_of(table, self._sort)) for table in self._read(unit)]
+        except UnfitError:
+            return None
         with tempfile.TemporaryDirectory(prefix="compact-") as folder:
-            try:
-                parts = [(table, order_of(table, self._sort)) for table in self._read(unit, Path(folder))]
-            except UnfitError:
-                return None
             return self._write(unit, tasks, parts, Path(folder))
 
     def is_proven(self, written: Written) -> tuple[bool, int]:
         """Whether the new files, read from S3 again, hold what was read; and how many rows they have."""
         same, rows = True, 0
-        with tempfile.TemporaryDirectory(prefix="compact-") as folder:
-            for one in written.parts:
-                stored = self._fetched(one.location, one.bytes, Path(folder))
-                try:
-                    file = pq.ParquetFile(stored)
-                    rows += file.metadata.num_rows
-                    same = same and holds(file, one.source, one.order)
-                except (pa.ArrowException, OSError):
-                    same = False  # what can't be read isn't what was written
+        for one in written.parts:
+            stored = fetched(self._io, one.location)
+            try:
+                file = pq.ParquetFile(stored)
+                rows += file.metadata.num_rows
+                same = same and holds(file, one.source, one.order)
+            except (pa.ArrowException, OSError):
+                same = False  # what can't be read isn't what was written
         return same, rows
 
     def discard(self, files: Any) -> None:
@@ -193,34 +191,12 @@ class ArrowRewriter:
         except (UnfitError, ValidationError):
             return None
 
-    def _read(self, unit: Sequence[Group], folder: Path) -> list[pa.Table]:
+    def _read(self, unit: Sequence[Group]) -> list[pa.Table]:
         """Rows of each group, files in the order of their names."""
         spec = self._table.specs().get(unit[0].place.spec_id)
         given = {int(one.sourceId()) for one in spec.fields() if str(one.transform()) == "identity"}
-        room = _UNPACKED_BYTES
-
-        def rows_of(stored: pa.Buffer | str) -> pa.Table:
-            nonlocal room
-            batches: list[pa.RecordBatch] = []
-            try:
-                file = pq.ParquetFile(stored)
-                for one in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                    room -= one.nbytes
-                    if room < 0:
-                        raise UnfitError("too much")
-                    batches.append(one)
-                found = pa.Table.from_batches(batches, file.schema_arrow)
-                return aligned(found, self._columns, given)
-            except (pa.ArrowException, OSError) as error:
-                # other formats, and what only Spark can tell about
-                raise UnfitError(str(error)) from error
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            read = pool.map(
-                lambda one: rows_of(self._fetched(one.path, one.bytes, folder)),
-                [one for group in unit for one in group.files],
-            )
-            made = [_joined([next(read) for _ in group.files]) for group in unit]
+        names = [[one.path for one in group.files] for group in unit]
+        made = read_groups(self._io, names, self._columns, given=given, room=_UNPACKED_BYTES)
         if any(longest(one) > _LONGEST for one in made):
             raise UnfitError("Arrow keeps no bounds of long texts")
         return made
@@ -230,19 +206,6 @@ class ArrowRewriter:
         if self._schema is None:
             raise UnfitError("types")
         return self._schema
-
-    def _fetched(self, location: str, size: int, folder: Path) -> pa.Buffer | str:
-        """An object's bytes, or the name of a file with them."""
-        stream = self._table.io().newInputFile(location, size).newStream()
-        try:
-            if size <= _AT_ONCE_BYTES:
-                return pa.py_buffer(stream.readAllBytes())
-            path = folder / f"{uuid4()}.parquet"
-            none = self._gateway.new_array(self._jvm.java.nio.file.CopyOption, 0)
-            self._jvm.java.nio.file.Files.copy(stream, self._jvm.java.io.File(str(path)).toPath(), none)
-            return str(path)
-        finally:
-            stream.close()
 
     def _write(
         self, unit: Sequence[Group], tasks: Any, rows: Sequence[tuple[pa.Table, np.ndarray | None]], folder: Path
@@ -265,7 +228,7 @@ class ArrowRewriter:
                 # from here on it is to be discarded, should the next fail
                 files.add(described)
                 self._put(path, output)
-                parts.append(_Part(str(output.location()), path.stat().st_size, source, order))
+                parts.append(_Part(str(output.location()), source, order))
                 path.unlink()
         except Exception:
             self.discard(files)
@@ -277,22 +240,27 @@ class ArrowRewriter:
         level = self._property("compression-level", usual) if usual is not None else None
         each = source.num_rows * self._property("row-group-size-bytes", 2**27) // max(stored, 1)
         step = max(1, min(_GROUP_ROWS, each))
+        page_rows = self._property("page-row-limit", 20_000)
+
+        def rows(first: int, count: int) -> pa.Table:
+            return source.slice(first, count) if order is None else source.take(order[first : first + count])
+
         with pq.ParquetWriter(
             path,
             self._columns,
             compression="none" if self._codec == "uncompressed" else self._codec,
             compression_level=level,
+            use_dictionary=repeating(rows(0, page_rows)),
             dictionary_pagesize_limit=self._property("dict-size-bytes", 2**21),
             data_page_size=self._property("page-size-bytes", 2**20),
-            max_rows_per_page=self._property("page-row-limit", 20_000),
+            max_rows_per_page=page_rows,
             write_page_index=True,
             # types as Iceberg's specification has them, and no note of Arrow's own
             store_decimal_as_integer=True,
             store_schema=False,
         ) as writer:
             for first in range(0, source.num_rows, step):
-                part = source.slice(first, step) if order is None else source.take(order[first : first + step])
-                writer.write_table(part, row_group_size=step)
+                writer.write_table(rows(first, step), row_group_size=step)
 
     def _put(self, path: Path, output: Any) -> None:
         stream = output.createOrOverwrite()
@@ -348,17 +316,6 @@ class ArrowRewriter:
             given[index] = start
         stream = self._jvm.java.util.stream.LongStream.of(given).boxed()
         return stream.collect(self._jvm.java.util.stream.Collectors.toList())
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    """The rows of tables as one piece, column by column, so that no more than a column is there twice."""
-    rest = pa.concat_tables(tables)
-    tables.clear()
-    schema, columns = rest.schema, []
-    for _ in schema:
-        columns.append(rest.column(0).combine_chunks())
-        rest = rest.remove_column(0)
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _partitions(unit: Sequence[Group], tasks: Any) -> list[Any]:

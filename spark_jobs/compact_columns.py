@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.types import IcebergType, NestedField
 
-__all__ = ["UnfitError", "aligned", "arrow_schema", "as_bits", "field_id", "longest", "order_of"]
+__all__ = ["UnfitError", "aligned", "arrow_schema", "as_bits", "field_id", "longest", "order_of", "repeating"]
 
 _ID = b"PARQUET:field_id"
 _PRIMITIVES: dict[type[IcebergType], pa.DataType] = {
@@ -187,3 +187,38 @@ def as_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     kind = pa.int32() if pa.types.is_float32(column.type) else pa.int64()
     return pa.chunked_array([one.view(kind) for one in column.chunks], kind)
+
+
+def repeating(rows: pa.Table) -> list[str]:
+    """Columns, as Parquet names them, that a dictionary makes smaller; of nested ones all that is in them.
+
+    Arrow by itself would write a dictionary for each column, and only leave off when it is full: a column of times, no
+    two alike, becomes twice as large. Parquet's own writer decides by the first page, and so is it done here.
+
+    Args:
+        rows: of the first page.
+    """
+    found: list[str] = []
+    for field, column in zip(rows.schema, rows.itercolumns(), strict=True):
+        if pa.types.is_nested(field.type):
+            found += _leaves(field.name, field.type)
+        elif not pa.types.is_boolean(field.type):
+            coded = pc.drop_null(column).combine_chunks().dictionary_encode()
+            bits = max(len(coded.dictionary) - 1, 0).bit_length()
+            if _plain_bytes(coded.dictionary) + len(coded) * bits / 8 < _plain_bytes(pc.drop_null(column)):
+                found.append(field.name)
+    return found
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [leaf for one in kind for leaf in _leaves(f"{path}.{one.name}", one.type)]
+    if pa.types.is_list(kind):
+        return _leaves(f"{path}.list.element", kind.value_type)
+    return [path]
+
+
+def _plain_bytes(values: pa.Array | pa.ChunkedArray) -> int:
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        return 4 * len(values) + (pc.sum(pc.binary_length(values)).as_py() or 0)
+    return len(values) * int(values.type.byte_width)

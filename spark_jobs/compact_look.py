@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.defaults import now
 from lake.names import POOL
 from lake.tables import QUARANTINE, existing_table, glue_catalog
 from spark_jobs.compact_plan import Group, Rules, groups_of, within_budget
@@ -16,13 +16,15 @@ from spark_jobs.layout import read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from datetime import datetime
 
+    from pyiceberg.io import FileIO
     from pyiceberg.table import Table
 
     from lake.clients import Cloud
     from lake.declaration import Lake
 
-__all__ = ["CompactPlan", "TablePlan", "TargetTable", "load_target", "now", "plan", "rules_of", "tables_of"]
+__all__ = ["CompactPlan", "TablePlan", "TargetTable", "load_target", "plan", "rules_of", "tables_of"]
 
 _AT_ONCE = 4
 
@@ -54,6 +56,8 @@ class TablePlan:
     """Snapshot that was looked at; None where the table is empty."""
     sequence: int
     """That snapshot's sequence number."""
+    io: FileIO
+    """What its files are read by."""
     files: int
     bytes: int
     rows: int
@@ -68,11 +72,6 @@ class CompactPlan:
 
     tables: tuple[TablePlan, ...]
     rules: Rules
-
-
-def now() -> datetime:
-    """This moment."""
-    return datetime.now(UTC)
 
 
 def tables_of(lake: Lake, datasets: Collection[str] | None, owners: Collection[str] | None) -> list[TargetTable]:
@@ -154,9 +153,9 @@ def _look(target: TargetTable, cloud: Cloud, rules: Rules, moment: datetime) -> 
     table = load_target(target, cloud)
     snapshot = table.current_snapshot()
     if snapshot is None:
-        return TablePlan(target, None, 0, 0, 0, 0)
+        return TablePlan(target, None, 0, table.io, 0, 0, 0)
     with spoken(f"look at {target.name}"):
         layout = read_layout(table, target.sort, since=compacted_through(table, rules.target_bytes))
     groups = groups_of(target.name, layout, replace(rules, least=target.least), moment)
     totals = (summed(snapshot, "data-files"), summed(snapshot, "files-size"), summed(snapshot, "records"))
-    return TablePlan(target, layout.snapshot_id, layout.sequence, *totals, tuple(groups))
+    return TablePlan(target, layout.snapshot_id, layout.sequence, table.io, *totals, tuple(groups))

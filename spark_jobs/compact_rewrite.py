@@ -12,7 +12,6 @@ https://iceberg.apache.org/javadoc/1.12.0/org/apache/iceberg/actions/RewriteData
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -26,12 +25,14 @@ from lake.errors import CommitConflictError, FindingError
 from spark_jobs.compact_arrow import ArrowRewriter
 from spark_jobs.compact_digest import NOTHING, digest, sums
 from spark_jobs.compact_order import TRANSFORM, cut, gathered, partition_term
+from spark_jobs.failures import conflict_of
 from spark_jobs.history import COMPACTED_THROUGH, REWRITE_ID
 from spark_jobs.session import CATALOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pyiceberg.io import FileIO
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from spark_jobs.compact_arrow import Written
@@ -46,8 +47,6 @@ _ONE_REQUEST_BYTES = 2**23
 _CEILING = 1.8  # of the target size, as Iceberg's own default: a little too much stays one file
 _OPEN_BYTES = 2**18  # a small file weighs at least so much when files are dealt out to tasks
 _LEAST_SPLIT = 2**22
-_CONFLICT = re.compile(r"\.(ValidationException|CommitFailedException|NotFoundException)$")
-_UNKNOWN = re.compile(r"\.CommitStateUnknownException$")
 _ICEBERG = "org.apache.iceberg"
 
 
@@ -102,6 +101,7 @@ class Rewriter:
         name: str,
         snapshot_id: int,
         *,
+        io: FileIO,
         rules: Rules,
         sort: Sequence[str],
         zorder: Sequence[str] = (),
@@ -113,6 +113,7 @@ class Rewriter:
             spark: a session of `create_session`.
             name: `database.table`.
             snapshot_id: the snapshot that the groups were planned on.
+            io: what Arrow reads its files by.
             rules: what its compaction aims at.
             sort: columns that its files are sorted by, ascending; none leaves rows as they come.
             zorder: columns that tell the files of one partition apart, in place of the first of `sort`.
@@ -121,6 +122,7 @@ class Rewriter:
         self._spark = spark
         self._jvm: Any = spark._jvm  # noqa: SLF001 - Iceberg's parts are Java's
         self._name = name
+        self._io = io
         self._rules = rules
         self._after = after
         self._snapshot_id = snapshot_id
@@ -172,7 +174,7 @@ class Rewriter:
     @cached_property
     def _arrow(self) -> ArrowRewriter:
         most, order = self._rules.arrow_bytes, self._sort_order_id()
-        return ArrowRewriter(self._spark, self._table, most=most, sort=self._sort, order_id=order)
+        return ArrowRewriter(self._spark, self._table, self._io, most=most, sort=self._sort, order_id=order)
 
     def _proven(self, unit: Sequence[Group], tasks: Any) -> tuple[Any, int]:
         """Write the rows anew and prove it; answers the new files as a Java set, and how many rows they have."""
@@ -369,17 +371,18 @@ class Rewriter:
         try:
             change.commit()
         except Py4JJavaError as error:
-            kind = str(error.java_exception.getClass().getName())
-            is_conflict = bool(_CONFLICT.search(kind))
-            if not is_conflict and self._is_committed(name):
+            if self._is_committed(name):
                 return
-            if _UNKNOWN.search(kind):
+            conflict = conflict_of(error)
+            if conflict is not None and conflict.is_unknown:
                 # the files stay: should the commit arrive yet, it needs them; if not, maintenance finds them
                 raise CommitConflictError(
                     f"table {_named(unit)}: whether its rewrite was committed isn't known"
                 ) from error
             self._arrow.discard(files)
-            if is_conflict:
+            # a file of the table's own is gone only where others have replaced it
+            is_gone = str(error.java_exception.getClass().getName()).endswith(".NotFoundException")
+            if conflict is not None or is_gone:
                 said = str(error.java_exception.getMessage()).partition("\n")[0][:300]
                 raise CommitConflictError(
                     f"table {_named(unit)}: somebody changed it meanwhile, so it stays as they left it ({said})"

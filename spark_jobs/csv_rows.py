@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING
 
+from lake.lines import is_gzip
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ __all__ = ["BadRow", "CsvReason", "Row", "Text", "UnreadableFileError", "open_te
 LONGEST_ROW = 2**20
 """Characters of one row at most; Firehose takes no larger record either."""
 _CHUNK = 2**20
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_ZIP = b"PK\x03\x04"
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -107,7 +109,7 @@ def open_text(body: IO[bytes], drop: Drop) -> Text:
         UnreadableFileError: it is no whole gzip, or in another encoding than the drop's.
     """
     body.seek(0)
-    packed = body.read(2) == _GZIP
+    packed = is_gzip(body.read(2))
     codec, mark = _codec(body, drop, packed=packed)
     if packed or codec.startswith("utf-16"):
         _check_to_the_end(_text(body, codec, mark, packed=packed), drop)

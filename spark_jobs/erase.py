@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.defaults import now, silent
 from lake.erasure import (
     ErasedObject,
     Place,
@@ -28,7 +28,7 @@ from lake.errors import FindingError, TerminalError, TransientError
 from lake.manifest import Lane, Manifest
 from lake.names import POOL
 from lake.ranges import Ranges
-from lake.tables import QUARANTINE, glue_catalog
+from lake.tables import glue_catalog
 from spark_jobs import ingest
 from spark_jobs.backfill_state import branches_being_written
 from spark_jobs.commit import History
@@ -37,10 +37,12 @@ from spark_jobs.erase_places import datasets_of, object_places, targets
 from spark_jobs.erase_tables import Taken, erase_files_of, erased_rows, forget, held_files, remaining_in
 from spark_jobs.failures import spoken
 from spark_jobs.plan import planned_series, read_plan
+from spark_jobs.series import Series
 from spark_jobs.tombstones import bury
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from pyiceberg.catalog.glue import GlueCatalog
     from pyspark.sql import SparkSession
@@ -86,14 +88,6 @@ class Findings:
         return sum(self.counts().values())
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def table_place(target: Target) -> str:
     """Name of a table among a receipt's places."""
     return target.name if target.contract else f"{target.name} ({', '.join(target.matchers)})"
@@ -129,10 +123,10 @@ def run(
     erasure_id: str,
     *,
     resume: str | None = None,
-    clock: Callable[[], datetime] = _now,
+    clock: Callable[[], datetime] = now,
     pause: Callable[[float], None] = time.sleep,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> Receipt:
     """Erase a subject; one that was begun for the same subject is gone on with.
 
@@ -248,7 +242,7 @@ class _Erasure:
             for lane, tenant in planned_series(self.cloud.s3, stream):
                 if lane is Lane.EVENTS and tenant != self.subject.tenant:
                     continue
-                one = ingest.Series(stream, lane, tenant)
+                one = Series(stream, lane, tenant)
                 if read_plan(self.cloud.s3, stream.bucket, one.batch(self._last(one) + 1)) is not None:
                     return False
         return True
@@ -304,15 +298,12 @@ class _Erasure:
         for stream in self._streams():
             for lane, tenant in planned_series(self.cloud.s3, stream):
                 if lane is not Lane.EVENTS or tenant == self.subject.tenant:
-                    series = ingest.Series(stream, lane, tenant)
+                    series = Series(stream, lane, tenant)
                     found[series.batch(0).series] = self._last(series)
         return found
 
-    def _last(self, series: ingest.Series) -> int:
-        events = series.lane is Lane.EVENTS
-        database = self.lake.names.database(series.tenant) if events else series.stream.database
-        table = series.stream.dataset.name if events else QUARANTINE
-        return History(self.catalog, database, table).last_number(series.batch(0).series)
+    def _last(self, series: Series) -> int:
+        return History(self.catalog, *series.table(self.lake.names)).last_number(series.batch(0).series)
 
     def _add_records(self, place: ObjectPlace, held: Sequence[Held]) -> None:
         """Note whose records go from each object: found anew it was not rewritten, and this round counts for it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from lake.clients import Cloud, error_code
 from lake.envelope import Identity
 from lake.errors import CommitConflictError, TerminalError
+from lake.lines import NotGzipError, is_gzip, unpack
 from spark_jobs.erase_match import Cut, Matcher, cut_csv, cut_lines, holds_bytes, is_value, values_at
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ __all__ = ["Form", "Held", "Stored", "delete_object", "list_objects", "rewrite",
 
 _TASK_BYTES = 32 * 2**20
 _ATTEMPTS = 5
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_PARQUET = b"PAR1"
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
 
@@ -160,22 +161,20 @@ def _read(s3: S3Client, one: Stored) -> _Body | None:
         if error_code(error) in _MISSING:
             return None  # gone since it was listed
         raise
-    packed = body[:2] == _GZIP
+    packed = is_gzip(body)
     return _Body(_unpacked(body) if packed else body, packed, answer["ETag"], answer)
 
 
 def _unpacked(body: bytes) -> bytes:
     """All that can be unpacked; what was cut short may hold a subject up to there."""
     try:
-        return gzip.decompress(body)
-    except (EOFError, OSError, zlib.error):
+        return b"".join(unpack([body]))
+    except NotGzipError:
         readable = bytearray()
-        reader = zlib.decompressobj(wbits=31)
-        for start in range(0, len(body), 1024):
-            try:
-                readable += reader.decompress(body[start : start + 1024])
-            except zlib.error:
-                break
+        # a little at a time: of what is damaged somewhere nothing is given
+        with suppress(NotGzipError):
+            for found in unpack(body[start : start + 1024] for start in range(0, len(body), 1024)):
+                readable += found
         return bytes(readable)
 
 

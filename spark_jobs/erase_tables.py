@@ -25,8 +25,10 @@ from lake.envelope import day_text
 from lake.erasure import typed_value
 from lake.errors import CommitConflictError, FindingError
 from lake.manifest import NO_TENANT
+from lake.names import bucket_and_key
 from lake.tables import existing_table
 from spark_jobs.erase_files import Form, delete_object, is_refused, list_objects, search
+from spark_jobs.failures import conflict_of
 from spark_jobs.history import PUBLISHED, ancestors, batch_of, summary_of
 from spark_jobs.session import CATALOG, literal
 from spark_jobs.snapshots import remember
@@ -112,8 +114,8 @@ def held_files(spark: SparkSession, cloud: Cloud, catalog: GlueCatalog, target: 
 def _roots(table: Table) -> list[tuple[str, str]]:
     """Buckets and prefixes that a table's files lie below."""
     roots = [table.location(), *filter(None, [table.properties.get("write.data.path")])]
-    parts = (one.removeprefix("s3://").rstrip("/").partition("/") for one in dict.fromkeys(roots))
-    return [(bucket, f"{prefix}/") for bucket, _, prefix in parts]
+    parts = (bucket_and_key(one.rstrip("/")) for one in dict.fromkeys(roots))
+    return [(bucket, f"{prefix}/") for bucket, prefix in parts]
 
 
 def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], erasure_id: str, before: Taken) -> Taken:
@@ -146,7 +148,8 @@ def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], er
             return _overwrite(spark, java, tasks, target, erasure_id=erasure_id, before=before)
         except Py4JJavaError as error:
             # compaction took a file away, or somebody deleted rows of one: planned again
-            if "ValidationException" not in str(error) and "CommitFailedException" not in str(error):
+            conflict = conflict_of(error)
+            if conflict is None or conflict.is_unknown:
                 raise
     raise CommitConflictError(f"table {target.name}: other writers were faster {_ATTEMPTS} times; try again")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lake.clients import error_code
+from lake.defaults import now, silent
 from lake.drops import TakenFile, TakenFiles, file_producer
 from lake.envelope import Identity
 from lake.error_record import ErrorRecord
@@ -29,6 +29,7 @@ from spark_jobs.file_objects import FileObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from lake.clients import Cloud
     from lake.contract import Contract
@@ -103,21 +104,13 @@ class FileReport:
     """Why it was refused, or failed."""
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def take_file(
     found: FoundFile,
     target: Target,
     cloud: Cloud,
     *,
-    clock: Callable[[], datetime] = _now,
-    after: Callable[[str], None] = _silent,
+    clock: Callable[[], datetime] = now,
+    after: Callable[[str], None] = silent,
 ) -> FileReport:
     """Take a file, unless its content was taken before.
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from botocore.exceptions import ClientError
 
 from lake.clients import Cloud, error_code
+from lake.defaults import silent
 from lake.drops import TakenFiles
 from lake.errors import DeclarationError, TransientError
 from spark_jobs.failures import spoken
@@ -86,10 +87,6 @@ class FilesReport:
     seconds: float
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: Callable[[], SparkSession],
     lake: Lake,
@@ -97,7 +94,7 @@ def run(
     *,
     datasets: Collection[str] | None = None,
     tenants: Collection[str] | None = None,
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
 ) -> FilesReport:
     """Take every file that is new.
 

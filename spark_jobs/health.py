@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from spark_jobs.compact_look import load_target, now, rules_of, tables_of
+from lake.defaults import now
+from spark_jobs.compact_look import load_target, rules_of, tables_of
 from spark_jobs.compact_plan import SMALL, disorder, groups_of, is_closed
 from spark_jobs.history import PUBLISHED, REWRITE_ID, ancestors, staged_batch, summary_of
 from spark_jobs.layout import read_layout

@@ -11,77 +11,41 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import reduce
-from operator import or_
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-from py4j.protocol import Py4JError  # type: ignore[import-untyped]
-from pyspark.errors import PySparkException
-from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
-
 from lake.arrivals import Arrivals, relist
-from lake.books import Books
-from lake.envelope import day_text
-from lake.errors import CommitConflictError, FindingError, LakehoseError
-from lake.figures import Counts, Figures
-from lake.lineage import BatchStory, Parent, Turn, batch_event, job_run_id
-from lake.lineage_log import LineageLog, Sender, Told
-from lake.manifest import Arrival, BatchId, BatchReceipt, Lane, Manifest
-from lake.quality_log import QualityLog
-from lake.tables import QUARANTINE, columns, evolve_table, glue_catalog
-from spark_jobs.commit import History, commit
-from spark_jobs.days import rows_by_day
-from spark_jobs.dedup import id_spans
-from spark_jobs.failures import sentence, spoken
-from spark_jobs.kept import kept_records
-from spark_jobs.lanes import Events, Refused, Strays, quarantine_rows
+from lake.defaults import now, silent
+from lake.errors import CommitConflictError, FindingError
+from lake.figures import Counts
+from lake.lineage import Parent, job_run_id
+from lake.lineage_log import LineageLog, Sender
+from lake.manifest import Lane, Manifest
+from lake.tables import columns, glue_catalog
+from spark_jobs.batch import Batches
+from spark_jobs.failures import spoken
 from spark_jobs.objects import StoredObject
-from spark_jobs.plan import Plan, carve, planned_series, read_plan, write_plan
-from spark_jobs.quality import count_day
-from spark_jobs.quality_gate import Gate, Standing
+from spark_jobs.plan import Plan, carve, read_plan, write_plan
+from spark_jobs.quality_gate import Standing
 from spark_jobs.quality_hold import HeldError
-from spark_jobs.records import Reason
-from spark_jobs.session import CATALOG, side_by_side
-from spark_jobs.sheets import POSITION
-from spark_jobs.tally import MADE_DAY
-from spark_jobs.tombstones import living
+from spark_jobs.series import Work, series_of, streams_of
+from spark_jobs.session import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
 
-    from mypy_boto3_s3 import S3Client
-    from pyiceberg.catalog.glue import GlueCatalog
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from lake.clients import Cloud
-    from lake.declaration import Lake, Stream
-    from lake.quality import Result
-    from spark_jobs.commit import Committed
-    from spark_jobs.kept import Kept
-    from spark_jobs.lanes import Rules
-    from spark_jobs.quality_hold import Hold, Ruling
-    from spark_jobs.tally import Tally
+    from lake.declaration import Lake
+    from lake.manifest import BatchId, BatchReceipt
+    from spark_jobs.commit import History
+    from spark_jobs.quality_hold import Hold
+    from spark_jobs.series import Series
 
-__all__ = ["IngestReport", "Series", "run", "series_of"]
-
-_QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
-
-
-@dataclass(frozen=True)
-class Series:
-    """What is numbered together: one tenant's prefix in one lane of a stream."""
-
-    stream: Stream
-    lane: Lane
-    tenant: str
-
-    def batch(self, number: int) -> BatchId:
-        """One of its batches."""
-        return BatchId(self.stream.owner, self.stream.dataset.name, self.lane, self.tenant, number)
+__all__ = ["IngestReport", "run"]
 
 
 @dataclass(frozen=True)
@@ -108,14 +72,6 @@ class IngestReport:
         return sums
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
@@ -123,9 +79,9 @@ def run(
     *,
     datasets: Collection[str] | None = None,
     tenants: Collection[str] | None = None,
-    clock: Callable[[], datetime] = _now,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    clock: Callable[[], datetime] = now,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
     listed: bool = False,
     series: Sequence[Series] | None = None,
 ) -> IngestReport:
@@ -154,7 +110,7 @@ def run(
     started = time.monotonic()
     manifest = Manifest(cloud.dynamodb, lake.names.manifest_table())
     if series is None:
-        streams = _streams(lake, datasets, tenants)
+        streams = streams_of(lake, datasets, tenants)
         if listed:
             relist(cloud, manifest, streams)
         Arrivals(lake, cloud, manifest, say).collect(streams, clock())
@@ -163,15 +119,12 @@ def run(
     sender = Sender(LineageLog(cloud.dynamodb, lake.names.manifest_table()), lake.lineage, say)
     for owner, name in sorted({(one.stream.owner, one.stream.dataset.name) for one in series}):
         sender.resend(owner, name)
-    parent = Parent.of("ingest", job_run_id(round(_now().timestamp() * 1000), "ingest", uuid4().hex))
+    parent = Parent.of("ingest", job_run_id(round(now().timestamp() * 1000), "ingest", uuid4().hex))
 
     def ingest(session: SparkSession, one: Series) -> _Outcome:
-        # a session of its own, as the id of the batch being written is a setting of the session
-        job = _Ingest(
-            session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after, listed, sender, parent
-        )
+        work = Work(session, lake, cloud, glue_catalog(cloud), manifest, one, clock, say, after)
         with spoken(f"ingest of {one.stream.dataset.name}, {one.lane}, tenant {one.tenant}"):
-            return job.run()
+            return _Ingest(work, Batches(work, sender, parent), listed).run()
 
     try:
         outcomes = side_by_side(spark, series, ingest, say)
@@ -186,41 +139,6 @@ def run(
     )
 
 
-def _streams(lake: Lake, datasets: Collection[str] | None, tenants: Collection[str] | None) -> list[Stream]:
-    """Streams that carry any of what is asked for."""
-    kinds = {lake.dataset(name).name for name in datasets} if datasets else {one.name for one in lake.datasets}
-    asked = {lake.tenant(name).id for name in tenants} if tenants else {one.id for one in lake.tenants}
-    return [one for one in lake.streams() if one.dataset.name in kinds and asked.intersection(one.tenants)]
-
-
-def series_of(
-    lake: Lake,
-    manifest: Manifest,
-    datasets: Collection[str] | None = None,
-    tenants: Collection[str] | None = None,
-    *,
-    planned_in: S3Client | None = None,
-) -> list[Series]:
-    """Every series that has new objects, of the datasets and tenants asked for.
-
-    With `planned_in`, every series that ever had a batch too: their plans are listed there.
-
-    Raises:
-        DeclarationError: a dataset or tenant isn't declared.
-    """
-    asked = {lake.tenant(name).id for name in tenants} if tenants else {one.id for one in lake.tenants}
-    found: list[Series] = []
-    for stream in _streams(lake, datasets, tenants):
-        everything = asked.issuperset(stream.tenants)
-        known = manifest.waiting_series(stream.owner, stream.dataset.name)
-        if planned_in is not None:
-            known += [one for one in planned_series(planned_in, stream) if one not in known]
-        for lane, tenant in known:
-            if tenant in asked if lane is Lane.EVENTS else everything:
-                found.append(Series(stream, lane, tenant))
-    return found
-
-
 @dataclass(frozen=True)
 class _Outcome:
     batches: list[BatchReceipt]
@@ -231,368 +149,104 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Ingest:
-    """The ingest of one series."""
+    """The ingest of one series: which batches there are to carry out."""
 
-    spark: SparkSession
-    lake: Lake
-    cloud: Cloud
-    catalog: GlueCatalog
-    manifest: Manifest
-    series: Series
-    clock: Callable[[], datetime]
-    say: Callable[[str], None]
-    after: Callable[[str], None]
+    work: Work
+    batches: Batches
     listed: bool
-    lineage: Sender
-    parent: Parent
-
-    @property
-    def _stream(self) -> Stream:
-        return self.series.stream
-
-    @property
-    def _database(self) -> str:
-        if self.series.lane is Lane.EVENTS:
-            return self.lake.names.database(self.series.tenant)
-        return self._stream.database
-
-    def _history(self, table: str) -> History:
-        return History(self.catalog, self._database, table)
 
     def run(self) -> _Outcome:
         """Finish what was begun, then take what is new."""
         outcome = _Outcome([], [])
-        self._evolve()
-        # the table whose history numbers the batches
-        target = self._stream.dataset.name if self.series.lane is Lane.EVENTS else QUARANTINE
-        history = self._history(target)
-        last = history.last_number(self.series.batch(0).series)
+        work, series = self.work, self.work.series
+        history = work.history(series.table(work.lake.names)[1])
+        self._evolve(history)
+        last = history.last_number(series.batch(0).series)
         try:
-            for number in self._without_receipt(target, last):
-                outcome.rebuilt.append(self._rebuild(self.series.batch(number)))
-            if self.series.lane is Lane.EVENTS and any(name.startswith("held_") for name in history.branches):
-                self._gate.drop_branches(self._stream.owner, last)
+            for number in self._without_receipt(history.name, last):
+                outcome.rebuilt.append(self._rebuild(series.batch(number)))
+            if series.lane is Lane.EVENTS and any(name.startswith("held_") for name in history.branches):
+                work.gate.drop_branches(work.stream.owner, last)
             while (plan := self._next_plan(last + 1)) is not None:
-                outcome.batches.append(self._batch(*plan))
+                outcome.batches.append(self.batches.carry_out(*plan))
                 last += 1
         except CommitConflictError as error:
-            self.say(str(error))
-            return _Outcome(outcome.batches, outcome.rebuilt, self.series.batch(0).series)
+            work.say(str(error))
+            return _Outcome(outcome.batches, outcome.rebuilt, series.batch(0).series)
         except HeldError as error:
-            self.say(str(error))
+            work.say(str(error))
             return _Outcome(outcome.batches, outcome.rebuilt, held=error.hold)
         return outcome
 
-    @property
-    def _gate(self) -> Gate:
-        log = QualityLog(self.cloud.dynamodb, self.lake.names.manifest_table())
-        contract = self._stream.dataset.contract
-        return Gate(
-            self.spark,
-            self.cloud,
-            self.catalog,
-            log,
-            self._stream.bucket,
-            self._database,
-            contract,
-            self.clock,
-            self.say,
-            self.after,
-        )
-
-    def _evolve(self) -> None:
+    def _evolve(self, history: History) -> None:
         """Give the table what the contract has grown, whoever was first to hear of it."""
-        dataset = self._stream.dataset
-        if self.series.lane is Lane.EVENTS:
-            for grown in evolve_table(self.catalog, (self._database, dataset.name), columns(dataset.contract)):
-                self.say(
-                    f"table {self._database}.{dataset.name}: column {grown}, as contract {dataset.contract.version}"
-                )
+        contract = self.work.stream.dataset.contract
+        if self.work.series.lane is Lane.EVENTS:
+            for grown in history.evolve(columns(contract)):
+                self.work.say(f"table {history.name}: column {grown}, as contract {contract.version}")
 
-    def _without_receipt(self, target: str, last: int) -> list[int]:
+    def _without_receipt(self, table: str, last: int) -> list[int]:
         """Numbers of the batches that the table holds and the manifest doesn't know.
 
         Receipts are written in order, so only what comes behind the last one can lack one, unless the manifest itself
         lost some: they are all compared when everything is listed.
         """
-        batch = self.series.batch(0)
-        known = self.manifest.numbers(batch) if self.listed else {self.manifest.last_receipt(batch)}
+        batch, manifest = self.work.series.batch(0), self.work.manifest
+        known = manifest.numbers(batch) if self.listed else {manifest.last_receipt(batch)}
         newest = max(known, default=0)
         if newest > last:
             raise FindingError(
-                f"table {self._database}.{target}: its history ends at batch {last} of {self.series.batch(0).series}, "
-                f"and the manifest knows batch {newest}: the table was rolled back, or its snapshots were expired "
-                "too far"
+                f"table {table}: its history ends at batch {last} of {batch.series}, and the manifest knows batch "
+                f"{newest}: the table was rolled back, or its snapshots were expired too far"
             )
         first = 1 if self.listed else newest + 1
         return [number for number in range(first, last + 1) if number not in known]
 
     def _rebuild(self, batch: BatchId) -> BatchReceipt:
-        plan = read_plan(self.cloud.s3, self._stream.bucket, batch)
+        bucket = self.work.stream.bucket
+        plan = read_plan(self.work.cloud.s3, bucket, batch)
         if plan is None:
             raise FindingError(
-                f"batch {batch}: the table holds it, the manifest lacks it, and its plan is gone from "
-                f"{self._stream.bucket}: it can't be told which objects it took"
+                f"batch {batch}: the table holds it, the manifest lacks it, and its plan is gone from {bucket}: it "
+                "can't be told which objects it took"
             )
-        return self._batch(plan, self._standing(plan, past=True))
+        return self.batches.carry_out(plan, self._standing(plan, past=True))
 
     def _standing(self, plan: Plan, *, past: bool) -> Standing:
         """What is decided about a batch that isn't new, as only events have quality rules."""
-        return self._gate.standing(plan, past=past) if self.series.lane is Lane.EVENTS else Standing()
+        return self.work.gate.standing(plan, past=past) if self.work.series.lane is Lane.EVENTS else Standing()
 
     def _next_plan(self, number: int) -> tuple[Plan, Standing] | None:
         """The plan that another run left, or a new one for what is new; None when nothing is."""
-        batch = self.series.batch(number)
-        left = read_plan(self.cloud.s3, self._stream.bucket, batch)
+        work = self.work
+        batch = work.series.batch(number)
+        left = read_plan(work.cloud.s3, work.stream.bucket, batch)
         if left is not None:
             standing = self._standing(left, past=False)
-            self.say(f"batch {batch}: planned by a run that didn't finish it; doing so")
+            work.say(f"batch {batch}: planned by a run that didn't finish it; doing so")
             return left, standing
         found = self._waiting()
         if not found:
             return None
-        version = self._stream.dataset.contract.version
-        moment = round(self.clock().timestamp() * 1000)
-        plan = Plan(batch, carve(found, self.lake.jobs), version, moment)
-        write_plan(self.cloud.s3, self._stream.bucket, plan)
-        self.after("plan")
+        version = work.stream.dataset.contract.version
+        moment = round(work.clock().timestamp() * 1000)
+        plan = Plan(batch, carve(found, work.lake.jobs), version, moment)
+        write_plan(work.cloud.s3, work.stream.bucket, plan)
+        work.after("plan")
         return plan, Standing()
 
     def _waiting(self) -> list[StoredObject]:
         """Objects that no batch has taken, as many as one may take; empty when there are none."""
-        owner, dataset = self._stream.owner, self._stream.dataset.name
+        work, series = self.work, self.work.series
+        place, most = (series.stream.owner, series.stream.dataset.name), work.lake.jobs.ingest_objects
         while True:
-            asked = self.manifest.waiting(
-                owner, dataset, self.series.lane, self.series.tenant, self.lake.jobs.ingest_objects
-            )
-            taken = self.manifest.taken_of(asked)
+            asked = work.manifest.waiting(*place, series.lane, series.tenant, most)
+            taken = work.manifest.taken_of(asked)
             # S3 told of them again, after a batch had taken them
-            self.manifest.settled(taken)
+            work.manifest.settled(taken)
             found = [StoredObject(one.uri, one.size) for one in asked if one not in taken]
             if found or not taken:
                 return found
-
-    def _batch(self, plan: Plan, standing: Standing) -> BatchReceipt:
-        """Do of a batch whatever isn't done yet, and tell of it."""
-        self._tell(plan, Turn.START)
-        try:
-            return self._carried_out(plan, standing)
-        except HeldError as error:
-            self._tell(plan, Turn.RUNNING, results=error.hold.results)
-            raise
-        except CommitConflictError:
-            raise  # whoever was faster tells of it
-        except (LakehoseError, PySparkException, Py4JError, ClientError, BotoCoreError) as error:
-            self._tell(plan, Turn.FAIL, problem=sentence(f"batch {plan.batch}", error))
-            raise
-
-    def _tell(
-        self,
-        plan: Plan,
-        turn: Turn,
-        *,
-        receipt: BatchReceipt | None = None,
-        results: Sequence[Result] = (),
-        problem: str = "",
-    ) -> None:
-        sizes = {one.uri: one.size for one in plan.objects}
-        story = BatchStory(plan.batch, plan.planned_at_ms, plan.schema_version, sizes)
-        event = batch_event(
-            self.lake,
-            self._stream,
-            story,
-            turn,
-            round(_now().timestamp() * 1000),
-            parent=self.parent,
-            receipt=receipt,
-            results=results,
-            problem=problem,
-        )
-        self.lineage.tell(Told(plan.batch.owner, plan.batch.dataset, event))
-
-    def _carried_out(self, plan: Plan, standing: Standing) -> BatchReceipt:
-        started = time.monotonic()
-        turned_away: dict[tuple[str, str], int] = {}
-        with kept_records(self.spark, plan.objects, self.cloud, self._rules(plan)) as records:
-            counted = records.tally()
-            rows = self._rows(plan, records, counted) if self.series.lane is Lane.EVENTS else None
-            if rows is not None and standing.ruling is None:
-                # before anything is published, the refused ones included: of a batch that is held, nothing is
-                shaped, how = self._as_table(plan, rows, counted)
-                standing = self._gate.check(plan, shaped, standing, distribution=how)
-            refused = self._commit_refused(plan, records, counted)
-            self.after("quarantine")
-            if rows is not None:
-                if standing.ruling is not None and standing.refuses:
-                    committed, turned_away = self._turn_away(plan, rows, standing.ruling)
-                    if committed.rows:
-                        standing = replace(standing, ruling=None)
-                else:
-                    committed = self._commit_rows(plan, *self._as_table(plan, rows, counted))
-                self.after("data")
-            elif refused is not None:
-                committed = refused
-        receipt = self._receipt(plan, counted, committed, turned_away)
-        if self.series.lane is Lane.EVENTS and not standing.refuses:
-            log = QualityLog(self.cloud.dynamodb, self.lake.names.manifest_table())
-            count_day(log, plan, committed.rows, self._stream.dataset.contract.quality)
-        # before the receipt: a batch that has one isn't done again, so nobody would tell
-        done = Turn.ABORT if standing.refuses else Turn.COMPLETE
-        self._tell(plan, done, receipt=receipt, results=standing.results)
-        Books(self.cloud.dynamodb, self.lake.names.manifest_table()).record(receipt)
-        self.manifest.settled(self._arrivals(plan))
-        self.after("receipt")
-        if standing.hold is not None:
-            self._gate.settle(plan.batch, standing)
-        self.say(_told(receipt, time.monotonic() - started))
-        return receipt
-
-    def _arrivals(self, plan: Plan) -> list[Arrival]:
-        place = (self._stream.owner, self._stream.dataset.name, self.series.lane, self.series.tenant)
-        return [Arrival(*place, one.uri, one.size) for one in plan.objects]
-
-    def _rules(self, plan: Plan) -> Rules:
-        match self.series.lane:
-            case Lane.EVENTS:
-                return Events(self._stream.dataset.contract, self.series.tenant, plan.planned_at_ms)
-            case Lane.STRAYS:
-                return Strays(self.series.tenant, self._stream.tenants)
-            case Lane.REFUSED:
-                return Refused(self._producers())
-
-    def _producers(self) -> dict[str, str]:
-        owners: dict[str, str] = {}
-        shared: set[str] = set()
-        for tenant in self._stream.tenants:
-            for ledger in self.manifest.ledgers(tenant, self._stream.dataset.name):
-                if owners.setdefault(ledger.producer_id, tenant) != tenant:
-                    shared.add(ledger.producer_id)  # two tenants call a producer the same: it tells nothing
-        return {producer: tenant for producer, tenant in owners.items() if producer not in shared}
-
-    def _commit_refused(self, plan: Plan, records: Kept, counted: Tally) -> Committed | None:
-        refused = sum(counted.bad.values())
-        if self.series.lane is Lane.EVENTS and not refused:
-            return None
-        rows = quarantine_rows(
-            records.refused(),
-            dataset=self._stream.dataset.name,
-            lane=self.series.lane,
-            batch=str(plan.batch),
-            moment_ms=plan.planned_at_ms,
-        ).coalesce(1 + refused // _QUARANTINE_ROWS)
-        # those that a quality rule cost their place are another commit's
-        mine = (F.col("_batch") == str(plan.batch)) & (F.col("reason") != Reason.QUALITY)
-        done = commit(self.spark, self._history(QUARANTINE), plan.batch, rows, distribution="none", among=mine)
-        if done.rows != refused:
-            raise FindingError(
-                f"batch {plan.batch}: {refused} records are refused, and {self._database}.{QUARANTINE} took {done.rows}"
-            )
-        return done
-
-    def _commit_rows(self, plan: Plan, rows: DataFrame, how: str) -> Committed:
-        history = self._history(self._stream.dataset.name)
-        return commit(self.spark, history, plan.batch, rows, distribution=how, among=self._mine(plan))
-
-    def _turn_away(self, plan: Plan, rows: DataFrame, ruling: Ruling) -> tuple[Committed, dict[tuple[str, str], int]]:
-        """Send what would be rows to quarantine; answers how many there are, by tenant and day, too."""
-        days = rows.groupBy(F.expr(f"coalesce({MADE_DAY}, -1)").alias("day")).count().collect()
-        found = {(self.series.tenant, day_text(one["day"])): int(one["count"]) for one in days}
-        names = [one.name for one in columns(self._stream.dataset.contract) if one.name in rows.columns]
-        shaped = rows.select(
-            F.col("_object").alias("object"),
-            F.col(POSITION).alias("position"),
-            "event_id",
-            F.struct(*(one for one in names if one != "_object")).alias("event"),
-        )
-        done = self._gate.refuse(plan, shaped, ruling, refused=sum(found.values()), among=self._mine(plan))
-        return done, {} if done.rows else found
-
-    def _as_table(self, plan: Plan, rows: DataFrame, counted: Tally) -> tuple[DataFrame, str]:
-        """A batch's rows with the table's columns, in the parts that its plan says, and how to distribute them."""
-        parts, how = plan.spread(counted.days, self._stream.dataset.contract.partition)
-        return rows.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number)).coalesce(parts), how
-
-    def _rows(self, plan: Plan, records: Kept, counted: Tally) -> DataFrame:
-        """What of a batch becomes rows, as it was judged."""
-        history = self._history(self._stream.dataset.name)
-        table = None if history.is_empty else f"{CATALOG}.{history.name}"
-        days = self._stream.dataset.contract.dedup_days if plan.dedup_days is None else plan.dedup_days
-        spans = id_spans(counted.ends, days, plan.planned_at_ms)
-        # an event that was erased doesn't come back: it counts as the duplicate that it is
-        tenant, dataset = self.series.tenant, self._stream.dataset.name
-        fresh = records.rows(counted, _within(self.spark, table, spans))
-        return living(fresh, self.manifest, tenant, dataset, counted.event_ids)
-
-    def _receipt(
-        self, plan: Plan, counted: Tally, committed: Committed, turned_away: Mapping[tuple[str, str], int]
-    ) -> BatchReceipt:
-        return BatchReceipt(
-            batch=plan.batch,
-            snapshot_id=committed.snapshot_id,
-            schema_version=plan.schema_version,
-            committed_at_ms=committed.committed_at_ms,
-            objects={one.uri: counted.objects.get(one.uri, 0) for one in plan.objects},
-            figures=Figures(self._counts(plan, counted, committed, turned_away), counted.seen),
-        )
-
-    def _counts(
-        self, plan: Plan, counted: Tally, committed: Committed, turned_away: Mapping[tuple[str, str], int]
-    ) -> dict[tuple[str, str], Counts]:
-        ingested = self._ingested(plan, counted, committed)
-        refused = self.series.lane is Lane.REFUSED
-        counts: dict[tuple[str, str], Counts] = {}
-        for key in sorted({*counted.good, *counted.bad}):
-            good, bad, turned = counted.good.get(key, 0), counted.bad.get(key, 0), turned_away.get(key, 0)
-            counts[key] = Counts(
-                records=good + bad,
-                ingested=ingested.get(key, 0),
-                # what the table didn't take of the good ones, and quarantine neither, it had
-                duplicates=good - ingested.get(key, 0) - turned,
-                quarantined=0 if refused else bad + turned,
-                refused=bad if refused else 0,
-                unidentified=counted.unidentified.get(key, 0),
-            )
-        return counts
-
-    def _ingested(self, plan: Plan, counted: Tally, committed: Committed) -> Mapping[tuple[str, str], int]:
-        """Rows that the table took, by tenant and day."""
-        if self.series.lane is not Lane.EVENTS:
-            return {}
-        good = counted.good  # all of the prefix's tenant
-        if committed.rows == sum(good.values()):
-            return good
-        if len(good) < 2 or not committed.rows:  # noqa: PLR2004 - one day, or no rows: nothing to ask the table for
-            return dict.fromkeys(good, committed.rows)
-        name = self._history(self._stream.dataset.name).name
-        days = rows_by_day(self.spark, name, committed, self._mine(plan))
-        return {(self.series.tenant, day): rows for day, rows in days.items()}
-
-    def _mine(self, plan: Plan) -> Column:
-        """Tells a batch's rows from the table's others."""
-        return (F.col("_batch") == plan.batch.number) & F.col("_object").isin([one.uri for one in plan.objects])
-
-
-def _within(spark: SparkSession, table: str | None, spans: Sequence[tuple[str, str]]) -> DataFrame | None:
-    """Event ids of a table in the spans that a batch's lie in.
-
-    They are ordered by time, so files of other times are left out by their statistics.
-    """
-    if table is None or not spans:
-        return None
-    within = reduce(or_, (F.col("event_id").between(*span) for span in spans))
-    return spark.table(table).where(within).select("event_id")
-
-
-def _told(receipt: BatchReceipt, seconds: float) -> str:
-    total = sum(receipt.counts.values(), Counts())
-    fates: Mapping[str, int] = {
-        "ingested": total.ingested,
-        "duplicates": total.duplicates,
-        "quarantined": total.quarantined,
-        "refused before": total.refused,
-    }
-    told = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count) or "no records"
-    return f"batch {receipt.batch}: {len(receipt.objects):,} objects, {told}; {seconds:.1f} s"
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from lake.clients import Cloud
     from lake.contract import Field
+    from lake.lines import Piece
     from spark_jobs.lanes import Rules
-    from spark_jobs.objects import Piece, StoredObject
+    from spark_jobs.objects import StoredObject
 
 __all__ = ["Kept", "kept_records"]
 

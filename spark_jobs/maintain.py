@@ -8,7 +8,6 @@ https://iceberg.apache.org/docs/1.12.0/maintenance/ and its Spark procedures.
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyiceberg.manifest import ManifestContent
 from pyspark.errors import PySparkException
 
+from lake.defaults import now, silent
 from lake.tables import glue_catalog
-from spark_jobs.compact_look import load_target, now, tables_of
+from spark_jobs.compact_look import load_target, tables_of
 from spark_jobs.compact_rewrite import iceberg_table
-from spark_jobs.failures import spoken
+from spark_jobs.failures import conflict_of, spoken
 from spark_jobs.history import summed
 from spark_jobs.orphans import delete_orphans, find_orphans
 from spark_jobs.session import CATALOG, literal, side_by_side
@@ -49,11 +49,6 @@ _MANIFEST_BYTES = 8 * 2**20
 _MANIFESTS_WORTH = 10  # more than there need be
 _IDS = 500  # snapshots of one call
 _SHOWN = 5  # orphans that are said by name
-# Somebody else's commit came between: nothing was changed, and the next run does it. The last is how Iceberg says that
-# manifests it was to replace were replaced meanwhile.
-_OVERTAKEN = re.compile(
-    r"\b(?:ValidationException|CommitFailedException|CommitStateUnknownException|arraySize cannot be negative)\b"
-)
 
 
 @dataclass(frozen=True)
@@ -93,10 +88,6 @@ class MaintainReport:
     seconds: float
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
@@ -106,8 +97,8 @@ def run(
     owners: Collection[str] | None = None,
     dry: bool = False,
     clock: Callable[[], datetime] = now,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> MaintainReport:
     """Maintain every table.
 
@@ -195,11 +186,11 @@ class _Maintenance:
         try:
             yield
         except (PySparkException, Py4JError) as error:
-            found = _OVERTAKEN.search(str(error))
-            if not found:
+            conflict = conflict_of(error)
+            if conflict is None:
                 raise
-            self.conflicts.append(f"{step}: {found[0]}")
-            self.say(f"table {self.target.name}: {step} left to the next run, as somebody changed it ({found[0]})")
+            self.conflicts.append(f"{step}: {conflict.name}")
+            self.say(f"table {self.target.name}: {step} left to the next run, as somebody changed it ({conflict.name})")
 
     def _expire(self, expiry: Expiry) -> tuple[int, int]:
         """Expire just these snapshots, and delete the files that only they knew; answers how many of each."""

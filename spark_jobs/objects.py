@@ -1,26 +1,20 @@
 """Owns objects in S3: reading them in Spark's tasks, as blocks of whole lines.
 
 Objects are fetched by their keys, one request an object: a key may hold characters that Hadoop's paths can't, nothing
-is listed again, and an object that can't be unpacked says so in place of failing the job. Whatever an object holds,
-memory is bounded: a small one is unpacked at once; a large one, or one that unpacks to much, goes by in pieces, after
-all of it was unpacked once to see that it can be; and of a line without an end only the beginning is kept.
+is listed again, and an object that can't be unpacked says so in place of failing the job.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from lake.clients import Cloud, error_code, is_passing
-from lake.errors import TerminalError, TransientError
+from lake.clients import Cloud
+from lake.lines import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,19 +23,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from pyspark.sql import DataFrame, SparkSession
 
+    from lake.lines import Piece
 
-__all__ = ["LINE_BYTES", "Block", "Broken", "LongLine", "Piece", "StoredObject", "read_objects", "shares"]
+__all__ = ["StoredObject", "read_objects", "shares"]
 
-LINE_BYTES = 16 * 2**20
-"""Most bytes of a line: Firehose takes records of 1,000 KiB, and no other door or wrapping comes near to this."""
-_HEAD_BYTES = 64 * 1024  # of a longer line, kept for the quarantine
-_BLOCK_BYTES = 4 * 2**20  # about as much of an object at once
-_WHOLE_BYTES = 64 * 2**20  # an object that unpacks to no more is unpacked at once
-_MOST_BYTES = 4 * 2**30  # no door writes an object of more; beyond it lies what was made to do harm
 _TASK_BYTES = 8 * 2**20  # of objects as stored, for one task: unpacked about 100 MB
 _AHEAD = 4  # objects that a task fetches ahead
 _AHEAD_BYTES = 16 * 2**20  # a larger one isn't
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, order=True)
@@ -52,46 +40,6 @@ class StoredObject:
     """`s3://bucket/key`."""
     size: int
     """Bytes."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Whole lines of an object."""
-
-    uri: str
-    first: int
-    """Number of the first line, from 0."""
-    body: bytes
-    """Unpacked; each line has its newline, but the object's last may lack it."""
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Its lines without the newline, each with its number; blank ones are counted and left out."""
-        for position, line in enumerate(self.body.split(b"\n"), self.first):
-            if line and not line.isspace():
-                yield position, line
-
-
-@dataclass(frozen=True)
-class LongLine:
-    """A line of more than `LINE_BYTES`."""
-
-    uri: str
-    position: int
-    head: bytes
-    """Its beginning."""
-    size: int
-    """Bytes of all of it."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An object that can't be read, and why, in words; none of its lines is given."""
-
-    uri: str
-    problem: str
-
-
-Piece = Block | LongLine | Broken
 
 
 def read_objects(
@@ -152,190 +100,8 @@ def _contents(s3: S3Client, objects: Iterable[StoredObject]) -> Iterator[Piece]:
             yield from found.pieces()
 
 
-def _open(s3: S3Client, one: StoredObject) -> _Source:
-    source = _Source(s3, one.uri)
+def _open(s3: S3Client, one: StoredObject) -> Source:
+    source = Source(s3, one.uri)
     if one.size <= _AHEAD_BYTES:
         source.fetch()
     return source
-
-
-class _Source:
-    """One object, and its bytes once or more."""
-
-    def __init__(self, s3: S3Client, uri: str) -> None:
-        self._s3 = s3
-        self._uri = uri
-        self._bucket, _, self._key = uri.removeprefix("s3://").partition("/")
-        self._body: bytes | None = None
-        self._tag = ""
-        self._gone = False
-
-    def fetch(self) -> None:
-        """Get it into memory."""
-        stream = self._stream()
-        if stream is not None:
-            self._body = self._read(stream)
-
-    def _stream(self) -> Any:
-        """Its bytes as a stream; None where it is gone."""
-        if self._body is not None:
-            return BytesIO(self._body)
-        same: dict[str, Any] = {"IfMatch": self._tag} if self._tag else {}
-        try:
-            answer = self._s3.get_object(Bucket=self._bucket, Key=self._key, **same)
-        except (ClientError, BotoCoreError, OSError) as error:
-            # by its code: the client's own class for it may be another one where two threads meet their first error
-            if isinstance(error, ClientError) and error_code(error) == "NoSuchKey" and not self._tag:
-                self._gone = True
-                return None
-            raise self._lost(error) from error
-        self._tag = answer["ETag"]
-        return answer["Body"]
-
-    def _read(self, stream: Any, most: int | None = None) -> bytes:
-        try:
-            return bytes(stream.read(most))
-        except (ClientError, BotoCoreError, OSError) as error:
-            raise self._lost(error) from error
-
-    def _lost(self, error: Exception) -> TransientError | TerminalError:
-        # between two reads of a large object it was replaced or removed: the next try finds it as it is then
-        changed = bool(self._tag) and isinstance(error, ClientError)
-        kind = TransientError if changed or is_passing(error) else TerminalError
-        return kind(f"object {self._uri}: it can't be read: {error}")
-
-    def _chunks(self, start: bytes, stream: Any) -> Iterator[bytes]:
-        chunk = start
-        while chunk:
-            yield chunk
-            chunk = self._read(stream, _BLOCK_BYTES)
-
-    def pieces(self) -> Iterator[Piece]:
-        """All of it, or why it can't be read."""
-        stream = None if self._gone else self._stream()
-        if stream is None:
-            yield Broken(self._uri, "the object is gone: it was there when the batch was planned")
-            return
-        start = self._read(stream, _BLOCK_BYTES)
-        cutter = _Cutter(self._uri)
-        if start[:2] != _GZIP:
-            if start and self._key.endswith(".gz"):
-                yield Broken(self._uri, "the object's name ends with .gz, and it isn't gzip")
-                return
-            yield from cutter.cut(self._chunks(start, stream))
-            return
-        try:
-            held = _unpacked(self._chunks(start, stream), _WHOLE_BYTES)
-        except _NoGzipError as error:
-            yield Broken(self._uri, str(error))
-            return
-        if held is not None:
-            yield from cutter.cut(held)
-        else:
-            again = self._stream()
-            yield from cutter.cut(_unpack(self._chunks(self._read(again, _BLOCK_BYTES), again)))
-
-
-class _NoGzipError(Exception):
-    """Bytes that can't be unpacked; says why."""
-
-
-def _unpacked(packed: Iterable[bytes], most: int) -> list[bytes] | None:
-    """What bytes unpack to, all of it; None where that is more than so many bytes.
-
-    Raises:
-        _NoGzipError: they can't be unpacked, or to more than any door writes.
-    """
-    held: list[bytes] = []
-    size = 0
-    for chunk in _unpack(packed):
-        size += len(chunk)
-        if size <= most:
-            held.append(chunk)
-        elif held:
-            held.clear()
-        if size > _MOST_BYTES:
-            raise _NoGzipError(f"the object unpacks to more than {_MOST_BYTES:,} bytes")
-    return held if size <= most else None
-
-
-def _unpack(packed: Iterable[bytes]) -> Iterator[bytes]:
-    """Unpack gzip members, one after another, in chunks; zeros behind the last are padding, as for `gzip`."""
-    unpacker: Any = None
-    done = 0
-    for given in packed:
-        chunk = given
-        while chunk:
-            if unpacker is None:
-                chunk = chunk.lstrip(b"\0") if done else chunk
-                if not chunk:
-                    break
-                unpacker = zlib.decompressobj(31)
-            try:
-                found = unpacker.decompress(chunk, _BLOCK_BYTES)
-            except zlib.error as error:
-                raise _NoGzipError(f"the object is no whole gzip: {error}") from None
-            if found:
-                yield found
-            chunk = unpacker.unconsumed_tail
-            if unpacker.eof:
-                chunk = unpacker.unused_data
-                unpacker = None
-                done += 1
-    if unpacker is not None:
-        raise _NoGzipError("the object is no whole gzip: it ends before its end-of-stream marker")
-
-
-class _Cutter:
-    """Cuts an object into blocks of whole lines."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._first = 0
-        self._held = b""
-        """The beginning of a line whose end hasn't come."""
-        self._size = 0
-        """Of a line that is too long, so far; `held` is its head."""
-
-    def cut(self, chunks: Iterable[bytes]) -> Iterator[Piece]:
-        """Blocks of an object's bytes, and its lines that are too long."""
-        for chunk in chunks:
-            yield from self._take(chunk)
-        if self._size:
-            yield self._long(self._held, self._size)
-        elif self._held:
-            yield from self._lines(self._held)
-
-    def _take(self, given: bytes) -> Iterator[Piece]:
-        chunk = given
-        if self._size:
-            end = chunk.find(b"\n")
-            if end < 0:
-                self._size += len(chunk)
-                return
-            yield self._long(self._held, self._size + end)
-            chunk, self._held, self._size = chunk[end + 1 :], b"", 0
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            yield from self._lines(self._held + chunk[:end])
-            self._held = chunk[end:]
-        else:
-            self._held += chunk
-        if len(self._held) > LINE_BYTES:
-            self._held, self._size = self._held[:_HEAD_BYTES], len(self._held)
-
-    def _lines(self, body: bytes) -> Iterator[Piece]:
-        # only the first line may be too long: it began in an earlier chunk, and a chunk is shorter than a line may be
-        end = body.find(b"\n") if len(body) > LINE_BYTES else 0
-        if end > LINE_BYTES or (end < 0 and len(body) > LINE_BYTES):
-            size = end if end >= 0 else len(body)
-            yield self._long(body[:_HEAD_BYTES], size)
-            body = body[size + 1 :]
-        if body:
-            yield Block(self._uri, self._first, body)
-            self._first += body.count(b"\n")
-
-    def _long(self, head: bytes, size: int) -> LongLine:
-        found = LongLine(self._uri, self._first, head, size)
-        self._first += 1
-        return found

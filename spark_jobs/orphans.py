@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from lake.errors import FindingError
+from lake.names import bucket_and_key
 from spark_jobs.session import CATALOG, literal
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def delete_orphans(s3: S3Client, orphans: Sequence[Orphan]) -> int:
     done = 0
     for start in range(0, len(orphans), _AT_ONCE):
         batch = orphans[start : start + _AT_ONCE]
-        bucket = batch[0].uri.removeprefix("s3://").partition("/")[0]
+        bucket, _ = bucket_and_key(batch[0].uri)
         keys = [one.uri.removeprefix(f"s3://{bucket}/") for one in batch]
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
         errors = answer.get("Errors", [])
@@ -102,7 +103,7 @@ def delete_orphans(s3: S3Client, orphans: Sequence[Orphan]) -> int:
 
 
 def _listed(s3: S3Client, location: str) -> Iterator[Orphan]:
-    bucket, _, prefix = location.removeprefix("s3://").rstrip("/").partition("/")
+    bucket, prefix = bucket_and_key(location.rstrip("/"))
     for folder in _OWN_FOLDERS:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/{folder}")
         for page in pages:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.lines import Block
 from lake.manifest import BatchId, Lane
 from lake.quality import digest
 from lake.quality_log import Entry, State
 from lake.tables import QUARANTINE
-from spark_jobs.commit import History, commit, stage
+from spark_jobs.commit import commit, stage
 from spark_jobs.lanes import quarantine_rows
-from spark_jobs.objects import Block, read_objects
+from spark_jobs.objects import read_objects
 from spark_jobs.quality import Watch, found_in
 from spark_jobs.quality_hold import (
     HeldError,
@@ -46,10 +47,10 @@ if TYPE_CHECKING:
 
     from lake.clients import Cloud
     from lake.contract import Contract
+    from lake.lines import Piece
     from lake.quality import Result
     from lake.quality_log import QualityLog
-    from spark_jobs.commit import Committed
-    from spark_jobs.objects import Piece
+    from spark_jobs.commit import Committed, History
     from spark_jobs.plan import Plan
 
 __all__ = ["Gate", "Standing"]
@@ -81,6 +82,8 @@ class Gate:
     spark: SparkSession
     cloud: Cloud
     catalog: GlueCatalog
+    history: Callable[[str], History]
+    """The history of a table of the owner's, the quarantine among them."""
     log: QualityLog
     bucket: str
     """Where the series' plans are."""
@@ -93,9 +96,6 @@ class Gate:
     @property
     def _identifier(self) -> tuple[str, str]:
         return self.database, self.contract.dataset
-
-    def _history(self, table: str) -> History:
-        return History(self.catalog, self.database, table)
 
     def standing(self, plan: Plan, *, past: bool) -> Standing:
         """What is written down of a batch that another run has planned; a request where no rule ever held it.
@@ -116,7 +116,7 @@ class Gate:
         if hold.digest == digest(self.contract.quality):
             raise HeldError(hold)
         self.say(f"batch {plan.batch}: held back by contract {hold.contract_version}, whose rules have changed since")
-        history = self._history(self.contract.dataset)
+        history = self.history(self.contract.dataset)
         staged = history.staged(plan.batch)
         # without its rows, which an erasure may have taken, it is carried out as a new one
         return Standing(hold) if staged is None else self._hold_to_rules(plan, history, staged, None, Standing(hold))
@@ -134,8 +134,10 @@ class Gate:
             HeldError: it breaks a rule that blocks, and is held back.
             CommitConflictError: another run has published it in the meantime.
         """
-        history = self._history(self.contract.dataset)
-        if not self.contract.quality or history.is_past(plan.batch):
+        if not self.contract.quality:
+            return standing
+        history = self.history(self.contract.dataset)
+        if history.is_past(plan.batch):
             return standing
         staged, counts = history.staged(plan.batch), None
         if staged is None:
@@ -207,7 +209,7 @@ class Gate:
         Raises:
             CommitConflictError: another run has done so in the meantime.
         """
-        history = self._history(self.contract.dataset)
+        history = self.history(self.contract.dataset)
         none = self.spark.table(f"{CATALOG}.{history.name}").where("false")
         done = commit(self.spark, history, plan.batch, none, distribution="none", among=among, refused=True)
         self.after("refused")
@@ -218,7 +220,7 @@ class Gate:
         if refused:
             shaped = self._as_refused(plan, rows, ruling).coalesce(1 + refused // _ROWS_OF_A_FILE)
             ours = (F.col("_batch") == str(plan.batch)) & (F.col("reason") == Reason.QUALITY)
-            kept = self._history(QUARANTINE)
+            kept = self.history(QUARANTINE)
             commit(self.spark, kept, _second_commit(plan.batch), shaped, distribution="none", among=ours)
         return done
 

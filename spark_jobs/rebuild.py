@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lake.books import Books
+from lake.defaults import silent
 from lake.erasure import receipts
 from lake.errors import FindingError
 from lake.figures import Counts, Figures
@@ -26,9 +27,9 @@ from spark_jobs.commit import Committed
 from spark_jobs.days import rows_by_day
 from spark_jobs.failures import spoken
 from spark_jobs.history import ancestors, batch_of, numbers_of, summary_of
-from spark_jobs.ingest import Series
 from spark_jobs.plan import planned_series, read_plan
 from spark_jobs.rebuild_look import Found, look_at_events, look_at_refused, rows_of
+from spark_jobs.series import Series
 from spark_jobs.tombstones import buried_events
 
 if TYPE_CHECKING:
@@ -61,18 +62,14 @@ class RebuildReport:
     seconds: float = 0.0
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
     cloud: Cloud,
     *,
     datasets: Collection[str] | None = None,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> RebuildReport:
     """Write every batch's receipt anew, and the books; its cost grows with the lake, and a person asks for it.
 
@@ -163,11 +160,10 @@ class _Rebuild:
             self.say(f"books of {nothing.series}: {told}; {time.monotonic() - started:.1f} s")
 
     def _database(self, series: Series) -> str:
-        return self.lake.names.database(series.tenant) if series.lane is Lane.EVENTS else series.stream.database
+        return series.table(self.lake.names)[0]
 
     def _table(self, series: Series) -> Table:
-        name = series.stream.dataset.name if series.lane is Lane.EVENTS else QUARANTINE
-        return existing_table(glue_catalog(self.cloud), (self._database(series), name))
+        return existing_table(glue_catalog(self.cloud), series.table(self.lake.names))
 
     def _plans(self, series: Series, last: int) -> list[Plan]:
         bucket = series.stream.bucket

@@ -11,9 +11,10 @@ import pyarrow as pa
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.envelope import day_text
+from lake.lines import Block, Broken
 from lake.manifest import NO_TENANT
 from lake.ranges import Ranges
-from spark_jobs.objects import Block, Broken, StoredObject, read_objects
+from spark_jobs.objects import StoredObject, read_objects
 from spark_jobs.session import CATALOG
 from spark_jobs.tally import IDENTIFIED, MADE_DAY
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from lake.clients import Cloud
-    from spark_jobs.objects import Piece
+    from lake.lines import Piece
     from spark_jobs.plan import Plan
 
 __all__ = ["Found", "look_at_events", "look_at_refused", "rows_of"]

@@ -24,6 +24,7 @@ import orjson
 from botocore.exceptions import ClientError
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
+from lake.defaults import now, silent
 from lake.documents import is_there_already
 from lake.envelope import ENVELOPE
 from lake.erasure import tombstone
@@ -99,14 +100,6 @@ class _Fit:
     line: bytes
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
 def run(
     spark: SparkSession,
     lake: Lake,
@@ -117,9 +110,9 @@ def run(
     tenant: str | None = None,
     since: datetime | None = None,
     dry_run: bool = False,
-    clock: Callable[[], datetime] = _now,
-    say: Callable[[str], None] = _silent,
-    after: Callable[[str], None] = _silent,
+    clock: Callable[[], datetime] = now,
+    say: Callable[[str], None] = silent,
+    after: Callable[[str], None] = silent,
 ) -> ReplayReport:
     """Send round again what a reason had refused.
 

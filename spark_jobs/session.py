@@ -23,6 +23,7 @@ from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from lake.errors import EnvironmentProblemError, LakehoseError
+from lake.names import bucket_and_key
 from spark_jobs.jars import cached_jars, fetch_jars, in_image
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _make_log_folder(conf: SparkConf, cloud: Cloud) -> None:
     folder = conf.get("spark.eventLog.dir")
     if conf.get("spark.eventLog.enabled") != "true" or not (folder and folder.startswith("s3a://")):
         return
-    bucket, _, key = folder.removeprefix("s3a://").partition("/")
+    bucket, key = bucket_and_key(folder)
     if key:
         cloud.s3.put_object(Bucket=bucket, Key=f"{key.rstrip('/')}/", Body=b"")
 

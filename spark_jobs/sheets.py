@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from lake.contract import Field, Primitive
 from lake.envelope import Identity
+from lake.lines import LINE_BYTES, Block, Broken, LongLine
 from spark_jobs.counting import count_rows
-from spark_jobs.objects import LINE_BYTES, Block, Broken, LongLine
 from spark_jobs.records import Reason, Refusal, Row
 from spark_jobs.values import arrow_type
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lake.lines import Piece
     from spark_jobs.lanes import Rules
-    from spark_jobs.objects import Piece
 
 __all__ = ["POSITION", "REFUSED_COLUMNS", "SHEET", "Judged", "Press", "row_columns", "unpack", "unpack_rows"]
 

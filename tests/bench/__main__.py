@@ -13,6 +13,7 @@ from pathlib import Path
 
 import audit_bench
 import compact_bench
+import flat_bench
 import freshness_bench
 import table_bench
 from rows import print_rows, write_rows
@@ -20,7 +21,7 @@ from rows import print_rows, write_rows
 # each starts what it needs, and stops it
 ROOMS = {
     "lake": (audit_bench.rows,),
-    "spark_jobs": (table_bench.rows, compact_bench.rows),
+    "spark_jobs": (table_bench.rows, flat_bench.rows, compact_bench.rows),
     "freshness": (freshness_bench.rows,),
 }
 RESULTS = Path(__file__).parents[2] / "build" / "bench.json"

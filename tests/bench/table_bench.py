@@ -1,4 +1,4 @@
-"""Measures the table: ingest beside bare Spark and DuckDB, and beside itself on a table a hundred times larger."""
+"""Measures ingest beside bare Spark, and DuckDB as the limit; owns the lake that benchmarks of the table work on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import psutil
 from rows import Row, at_most, measured
 
 from lake.contract import Contract, Field, PartitionField, Primitive
@@ -32,16 +30,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import running_ministack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import SparkSession
 
     from lake.clients import Cloud
 
-_NOW = datetime(2026, 3, 1, tzinfo=UTC)
-_NOW_MS = round(_NOW.timestamp() * 1000)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOW_MS = round(NOW.timestamp() * 1000)
 _WARM = 2  # batches that are not counted
-_TURNS = 7  # that are: the middle one is told
 CLICKS = Contract(
     dataset="clicks",
     version="1.0.0",
@@ -81,7 +78,7 @@ def event(number: int, made_ms: int) -> bytes:
     return json.dumps(made, separators=(",", ":")).encode()
 
 
-def objects(events: int, count: int, *, first: int = 0, made_ms: int = _NOW_MS) -> Iterator[tuple[str, bytes]]:
+def objects(events: int, count: int, *, first: int = 0, made_ms: int = NOW_MS) -> Iterator[tuple[str, bytes]]:
     """Gzip objects with as many events together, by their names."""
     each = events // count
     for index in range(count):
@@ -93,7 +90,7 @@ def objects(events: int, count: int, *, first: int = 0, made_ms: int = _NOW_MS) 
 
 
 def _prefix(days: int) -> str:
-    return f"processed/clicks/tenant=acme/{_NOW - timedelta(days=days):year=%Y/month=%m/day=%d}/"
+    return f"processed/clicks/tenant=acme/{NOW - timedelta(days=days):year=%Y/month=%m/day=%d}/"
 
 
 @dataclass
@@ -121,17 +118,21 @@ class Bench:
         """Get one of the objects."""
         self.cloud.s3.get_object(Bucket=self.bucket, Key=_prefix(0) + name)["Body"].read()
 
-    def ingest(self, batches: int = 1) -> dict[str, float]:
-        """Ingest what is new in so many batches; answers the seconds that each step of the last took."""
+    def ingest(self, batches: int = 1, look: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Ingest what is new in so many batches; answers the seconds that each step of the last took.
+
+        After each step it looks, which isn't counted.
+        """
         steps: dict[str, float] = {}
         last = time.monotonic()
 
         def after(step: str) -> None:
             nonlocal last
             steps[step] = time.monotonic() - last
+            look()
             last = time.monotonic()
 
-        report = ingest.run(self.spark, self.lake, self.cloud, after=after, clock=lambda: _NOW)
+        report = ingest.run(self.spark, self.lake, self.cloud, after=after, clock=lambda: NOW)
         if len(report.batches) != batches:
             raise RuntimeError(f"{batches} batches were to be measured, and there were {len(report.batches)}")
         return steps
@@ -166,9 +167,9 @@ def _world(folder: Path) -> Iterator[tuple[SparkSession, Cloud]]:
 
 
 def rows(folder: Path, scale: float) -> list[Row]:
-    """All comparisons of the table."""
+    """Ingest beside others."""
     with _world(folder) as (spark, cloud):
-        return [*_beside_bare_spark(spark, cloud, folder, scale), *_flat(spark, cloud, scale)]
+        return [*_beside_bare_spark(spark, cloud, folder, scale)]
 
 
 def _beside_bare_spark(spark: SparkSession, cloud: Cloud, folder: Path, scale: float) -> Iterator[Row]:
@@ -224,50 +225,3 @@ def _bare_spark(bench: Bench, name: str) -> None:
 def _duckdb(files: Path, folder: Path) -> None:
     read = duckdb.read_json(f"{files}/*.gz", format="newline_delimited")
     read.write_parquet(f"{folder}/limit.parquet", compression="zstd")
-
-
-_STEPS = {"plan": "plan", "quarantine": "fetch, judge, count", "data": "dedup and commit", "receipt": "receipt"}
-
-
-def _flat(spark: SparkSession, cloud: Cloud, scale: float) -> Iterator[Row]:
-    """The same batches into a table of one batch, and into one a hundred times as large with as many more objects."""
-    events, count = max(100, round(10_000 * scale)), max(2, round(20 * scale))
-    batches = max(3, round(100 * min(1, scale * 10)))
-    small, large = (make_lake(spark, cloud, name, objects=count) for name in ("small", "large"))
-    # a day a batch: at the same rate, a table a hundred times as large is a hundred times as old
-    for days in range(1, batches + 1):
-        named = list(objects(events, count, first=days * events, made_ms=_NOW_MS - days * 86_400_000))
-        large.deliver(named, days=days)
-        if days == 1:
-            small.deliver(named, days=days)
-    large.ingest(batches)
-    small.ingest()
-    took: dict[str, list[dict[str, float]]] = {"small": [], "large": []}
-    for turn in range(_WARM + _TURNS):
-        # in turn, so that what else the machine does meets both
-        for name, bench in (("small", small), ("large", large)) if turn % 2 else (("large", large), ("small", small)):
-            bench.deliver(objects(events, count, first=10**9 + turn * events))
-            with measured() as cost:
-                steps = bench.ingest()
-            if turn >= _WARM:
-                took[name].append({"all": cost.seconds, "cpu": cost.cpu, **steps, **_memory(spark)})
-    name = f"{events:,} events into a table of {batches} batches"
-    middle = {of: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for of, runs in took.items()}
-
-    def row(measure: str, key: str) -> Row:
-        return at_most(name, measure, middle["large"][key], middle["small"][key], "the same on a table of one", 1.1)
-
-    yield row("seconds in all", "all")
-    yield row("seconds of processor", "cpu")
-    for step, told in _STEPS.items():
-        yield row(f"seconds: {told}", step)
-    yield row("driver: MB of JVM heap after a collection", "heap")
-    yield row("driver: MB of Python", "python")
-
-
-def _memory(spark: SparkSession) -> dict[str, float]:
-    jvm = spark._jvm
-    jvm.System.gc()
-    runtime = jvm.Runtime.getRuntime()
-    heap = (runtime.totalMemory() - runtime.freeMemory()) / 2**20
-    return {"heap": heap, "python": psutil.Process().memory_info().rss / 2**20}

@@ -24,7 +24,7 @@ __all__ = ["FAULTS", "START", "Strike", "steps", "strikes"]
 START = "start"
 """In place of a step: before the job begins."""
 _SOURCES = {
-    "ingest": ("ingest.py",),
+    "ingest": ("ingest.py", "batch.py"),
     "compact": ("compact.py", "compact_rewrite.py"),
     "maintain": ("maintain.py",),
     "replay": ("replay.py",),

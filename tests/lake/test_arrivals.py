@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -92,6 +93,35 @@ def test_a_queue_is_empty_once_it_was_read_and_reading_it_again_changes_nothing(
     place.put("solo", "processed/visits/tenant=solo/a.gz")
     assert (place.collect(), place.collect()) == (1, 0)
     assert len(place.waiting("solo")) == 1
+
+
+@pytest.fixture
+def asked(cloud):
+    """The queues that were asked for messages, each time they were."""
+    urls = []
+
+    def note(params, **_):
+        urls.append(json.loads(params["body"])["QueueUrl"].rpartition("/")[2])
+
+    events = cloud.sqs.meta.events
+    events.register("before-call.sqs.ReceiveMessage", note)
+    yield urls
+    events.unregister("before-call.sqs.ReceiveMessage", note)
+
+
+def test_an_empty_queue_is_asked_no_more_than_twice(place, asked):
+    place.collect()  # S3's own test of the notification
+    asked.clear()
+    place.collect()
+    assert sorted(asked) == sorted(2 * [place.lake.names.queue(owner) for owner in ("solo", "pooled")])
+
+
+def test_a_queue_that_holds_more_than_one_answer_is_asked_by_several(place, asked):
+    for number in range(60):
+        place.put("solo", f"processed/visits/tenant=solo/year=2026/{number}.gz")
+    assert place.collect() == 60
+    # six full answers, and two empty ones for each of the four that ask
+    assert asked.count(place.lake.names.queue("solo")) >= 6 + 2 * 4
 
 
 def test_hundreds_of_objects_of_many_tenants_are_all_found(place):

@@ -1,7 +1,6 @@
 """The books on a real DynamoDB: every batch counts once, whoever adds up, whenever, and wherever it is stopped."""
 
 import random
-import uuid
 from itertools import count
 from threading import Thread
 
@@ -9,8 +8,8 @@ import pytest
 
 from lake.books import FOLD_EVERY, Books
 from lake.figures import Counts, Figures, summed
+from lake.items import Items
 from lake.manifest import BatchId, BatchReceipt, Lane, Manifest
-from lake.provision import _manifest
 from lake.ranges import Ranges
 
 SERIES = BatchId("solo", "visits", Lane.EVENTS, "solo", 0)
@@ -19,13 +18,6 @@ STEPS = ("months", "piece", "sum", "swept")
 
 class Stop(BaseException):
     """A crash: nothing may catch it."""
-
-
-@pytest.fixture
-def table(cloud):
-    name = f"manifest-{uuid.uuid4()}"
-    _manifest(cloud, name)
-    return name
 
 
 def held(number, *, wide=False):
@@ -240,15 +232,33 @@ def test_a_reader_does_not_take_months_that_were_begun_anew_for_none(cloud, tabl
 class SweptBetween(Books):
     """Another begins the books anew before this one sweeps, and draws up the months while it does."""
 
+    def __init__(self, *place):
+        super().__init__(*place)
+        self.place = place
+
     def _sweep(self, series):
         with pytest.raises(Stop):
-            Books(self._dynamodb, self._table, after=crash_at("swept")).start_anew(series)
+            Books(*self.place, after=crash_at("swept")).start_anew(series)
         super()._sweep(series)
 
     def _months(self, pk, since):
         found = list(super()._months(pk, since))
-        Books(self._dynamodb, self._table).fold(SERIES, at_least=1)
+        Books(*self.place).fold(SERIES, at_least=1)
         yield from found
+
+
+def test_pieces_that_dynamodb_leaves_at_first_are_swept_all_the_same(cloud, table, busy):
+    filled(cloud, table, 7, wide=True).fold(SERIES, at_least=1)
+    Manifest(cloud.dynamodb, table).record(receipt(8, wide=True))
+    client = busy("BatchWriteItem", times=2)
+    Books(client, table).fold(SERIES, at_least=1)
+    assert_holds(Books(cloud.dynamodb, table), 8, wide=True)
+    pieces = list(Items(cloud.dynamodb, table).beginning("solo#visits", "piece#", keys_only=True))
+    versions = {item["sk"]["S"].split("#")[1] for item in pieces}
+    there = [one for kind in ("sum#", "month#") for one in Items(cloud.dynamodb, table).beginning("solo#visits", kind)]
+    assert len(client.calls) > 2
+    assert versions
+    assert versions <= {item["version"]["S"] for item in there}
 
 
 def test_sweeping_leaves_the_months_that_another_drew_up_meanwhile(cloud, table):

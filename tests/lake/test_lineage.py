@@ -260,6 +260,16 @@ def test_an_endpoint_takes_the_events_as_they_are_kept(log, receiver, monkeypatc
     assert list(log.unsent("solo", "sent")) == []
 
 
+def test_a_mark_that_dynamodb_leaves_at_first_goes_all_the_same(log, busy, receiver):
+    client, there = busy("BatchWriteItem", times=2), receiver()
+    slow = LineageLog(client, log._items.table)
+    assert send(slow, LineageTarget(there.url, timeout_seconds=30), [told("left", 1)], dataset="left")[0] == []
+    assert client.calls == [1, 1, 1]
+    assert list(log.unsent("solo", "left")) == []
+    assert send(log, LineageTarget(there.url, timeout_seconds=30), [], dataset="left")[0] == []
+    assert len(there.events) == 1
+
+
 @pytest.mark.parametrize("how", ["away", "refusing", "slow"])
 def test_an_endpoint_that_does_not_take_events_costs_seconds_and_gets_them_from_the_next_run(log, receiver, how):
     dataset = f"later_{how}"

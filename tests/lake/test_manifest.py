@@ -1,4 +1,3 @@
-import uuid
 from dataclasses import replace
 from datetime import date
 
@@ -6,17 +5,14 @@ import pytest
 
 from lake.figures import Counts, Figures
 from lake.manifest import BatchId, BatchReceipt, Lane, Manifest, ProducerLedger
-from lake.provision import _manifest
 from lake.ranges import Ranges
 
 DAY = "2013-01-01"
 
 
 @pytest.fixture
-def manifest(cloud):
-    name = f"manifest-{uuid.uuid4()}"
-    _manifest(cloud, name)
-    return Manifest(cloud.dynamodb, name)
+def manifest(cloud, table):
+    return Manifest(cloud.dynamodb, table)
 
 
 def receipt(number=1, objects=1, seen=None):
@@ -74,6 +70,22 @@ def test_a_receipt_with_fewer_pieces_than_its_older_self_has_none_of_the_old(man
     assert manifest.figures_of(receipt().batch) == receipt().figures
 
 
+def test_a_receipt_is_there_once_all_that_belongs_to_it_is(manifest, table, busy):
+    class KilledError(Exception):
+        pass
+
+    def kill(**_):
+        raise KilledError
+
+    client = busy("BatchWriteItem", times=1, takes=3)
+    client.meta.events.register("after-call.dynamodb.BatchWriteItem", kill)
+    with pytest.raises(KilledError):
+        Manifest(client, table).record(receipt(objects=5))
+    assert len(manifest.taken("pooled", "flights", "s3://landing/")) == 3
+    assert manifest.figures_of(receipt().batch) is None
+    assert manifest.last_receipt(receipt().batch) == 0
+
+
 def test_the_batches_behind_a_number_come_in_order(manifest):
     for number in (1, 2, 10, 3):
         manifest.record(receipt(number))
@@ -115,9 +127,9 @@ def test_a_ledger_tells_its_numbers_by_day(manifest):
     assert manifest.ledgers("jfk", "flights") == [ledger]
 
 
-def test_a_ledger_of_a_producer_that_tells_no_days_still_reads(manifest, cloud):
+def test_a_ledger_of_a_producer_that_tells_no_days_still_reads(manifest, cloud, table):
     cloud.dynamodb.put_item(
-        TableName=manifest._table,
+        TableName=table,
         Item={
             "pk": {"S": "jfk#flights"},
             "sk": {"S": "producer#old"},

@@ -1,4 +1,4 @@
-"""Fixtures of the Spark jobs' tests: one Spark for all of them, and lakes in a real S3, Glue and DynamoDB."""
+"""What the Spark jobs' tests share: one Spark, lakes in a real S3, Glue and DynamoDB, commands, and how to crash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import base64
 import gzip
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +22,14 @@ from lake.provision import provision_storage
 from lake.tables import glue_catalog
 from spark_jobs import ingest
 from spark_jobs.session import create_session
+from tests.spark_jobs.upkeep import TIDY, Kept
 
 if TYPE_CHECKING:
     from lake.clients import Cloud
 
+ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
+_ODCS = {"string": {"logicalType": "string"}, "int": {"logicalType": "integer", "physicalType": "int"}}
 
 VISITS = Contract(
     dataset="visits",
@@ -35,6 +42,21 @@ VISITS = Contract(
     sort=("event_time",),
     dedup_days=3650,  # the tests' event ids are of 2024
 )
+
+
+class Stop(BaseException):
+    """A crash: nothing in a job may catch it."""
+
+
+def stop_after(step, nth=1):
+    """What a job is to call after its steps, to crash after one of them."""
+    left = itertools.count(1)
+
+    def after(done):
+        if done == step and next(left) >= nth:
+            raise Stop
+
+    return after
 
 
 @pytest.fixture(scope="session")
@@ -146,3 +168,73 @@ def world(worlds):
 def shared(worlds):
     """A lake with pooled tenants."""
     return worlds(pool=True)
+
+
+@pytest.fixture
+def kept(worlds):
+    """A table that is maintained."""
+    return Kept(worlds(jobs=TIDY))
+
+
+def declare(world, folder):
+    """Write a world's declaration, and its contract, as files."""
+    (dataset,) = world.lake.datasets
+    contract = dataset.contract
+    properties = [
+        {
+            "name": one.name,
+            **_ODCS[one.type.name],
+            "required": one.required,
+            **({"classification": "pii"} if one.pii else {}),
+        }
+        for one in contract.fields
+    ]
+    custom = [{"property": "lakehose.dedupDays", "value": contract.dedup_days}]
+    schema = {"name": "visits", "logicalType": "object", "customProperties": custom, "properties": properties}
+    head = {"apiVersion": "v3.1.0", "kind": "DataContract", "id": "visits", "status": "active"}
+    lake = {
+        "company": world.lake.company,
+        "environment": "test",
+        "tenants": {"solo": {"tier": "dedicated"}},
+        "datasets": {"visits": {"contract": "visits.yaml"}},
+    }
+    (folder / "visits.yaml").write_text(json.dumps({**head, "version": contract.version, "schema": [schema]}))
+    (folder / "lake.yaml").write_text(json.dumps(lake))
+
+
+@pytest.fixture
+def started(ministack, tmp_path):
+    """Start Python where the declaration is, in a narrow terminal; answers the process, whose output is text."""
+
+    def started(*arguments):
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": ministack, "COLUMNS": "80"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return started
+
+
+@pytest.fixture
+def python(started):
+    """Run Python where the declaration is; answers the finished process."""
+
+    def python(*arguments):
+        with started(*arguments) as process:
+            try:
+                out, said = process.communicate(timeout=600)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+
+    return python
+
+
+@pytest.fixture
+def lakehose(python):
+    """Run the command where the declaration is, as a person does; answers the finished process."""
+    return lambda *arguments: python("-m", "lakehose", *arguments)

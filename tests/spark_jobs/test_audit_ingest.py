@@ -1,11 +1,7 @@
 """The audit beside a real ingest, and the command as a person runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +10,8 @@ from lake.books import Books
 from lake.declaration import Jobs
 from lake.manifest import BatchId, Lane, ProducerLedger
 from lake.ranges import Ranges
+from tests.spark_jobs.conftest import declare
 
-ROOT = Path(__file__).parents[2]
 APRIL_21 = "2024-04-21"  # when the tests' event ids were made
 
 
@@ -81,67 +77,29 @@ def test_audits_and_an_ingest_that_add_to_the_books_at_once_agree(worlds, monkey
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
-def test_the_command_prints_the_days_and_names_what_is_missing(world, ministack, tmp_path, rebuild):
+def test_the_command_prints_the_days_and_names_what_is_missing(world, lakehose, tmp_path, rebuild):
     days = {APRIL_21: Ranges(((0, 3),))}
     world.manifest().report(ProducerLedger("solo", "visits", "solo-phone", 4, 4, 0, 0, days=days))
     world.deliver("a", [world.event(0), world.event(1), world.event(3)])
     world.ingest()
     declare(world, tmp_path)
 
-    def audit(*given):
-        command = [sys.executable, "-m", "lakehose", "--endpoint", ministack, "audit", *given]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
     if rebuild:
-        done = audit("--rebuild", "--by-day", "--json")
+        done = lakehose("audit", "--rebuild", "--by-day", "--json")
         assert done.returncode == 1, done.stderr
         (told,) = json.loads(done.stdout)
         assert told["gaps"] == [{"tenant": "solo", "producer_id": "solo-phone", "sequences": "2", "day": APRIL_21}]
         assert [(one["day"], one["sent"], one["difference"]) for one in told["days"]] == [(APRIL_21, 4, 1)]
         assert "books: 1 batches drawn up anew, 0 kept" in done.stderr
         return
-    done = audit("--since", APRIL_21, "--tenant", "solo")
+    done = lakehose("audit", "--since", APRIL_21, "--tenant", "solo")
     assert done.returncode == 1, done.stderr
     assert f"missing: tenant solo, producer solo-phone, day {APRIL_21}: sequences 2\n" in done.stdout
     assert "visits: NOT balanced" in done.stdout
-    later = audit("--since", "2024-04-22", "--json")
+    later = lakehose("audit", "--since", "2024-04-22", "--json")
     assert later.returncode == 1
     assert json.loads(later.stdout)[0]["days"] == []
-    wrong = audit("--tenant", "sole")
+    wrong = lakehose("audit", "--tenant", "sole")
     assert wrong.returncode == 2
     assert "tenant: got 'sole', allowed are: solo; did you mean 'solo'?" in wrong.stderr
-    assert audit("--since", "yesterday").returncode == 2
-
-
-def declare(world, folder):
-    """Write a world's declaration as files."""
-    contract = {
-        "apiVersion": "v3.1.0",
-        "kind": "DataContract",
-        "id": "visits",
-        "version": "1.2.0",
-        "status": "active",
-        "schema": [
-            {
-                "name": "visits",
-                "logicalType": "object",
-                "properties": [{"name": "page", "logicalType": "string", "required": True}],
-            }
-        ],
-    }
-    lake = {
-        "company": world.lake.company,
-        "environment": "test",
-        "tenants": {"solo": {"tier": "dedicated"}},
-        "datasets": {"visits": {"contract": "visits.yaml"}},
-    }
-    (folder / "visits.yaml").write_text(json.dumps(contract))
-    (folder / "lake.yaml").write_text(json.dumps(lake))
+    assert lakehose("audit", "--since", "yesterday").returncode == 2

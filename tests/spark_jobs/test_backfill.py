@@ -12,6 +12,7 @@ from lake.errors import DeclarationError, FindingError, TerminalError
 from lake.manifest import Counts
 from spark_jobs import backfill
 from spark_jobs.backfill import Source
+from tests.spark_jobs.conftest import Stop, stop_after
 
 # the tests' event ids were made in April 2024: by now outside of a window of three days
 SHORT = Contract(
@@ -24,21 +25,9 @@ SHORT = Contract(
 )
 
 
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
-
-
 def filled(world, **options):
     asked = {"dataset": "visits", "tenant": "solo", "first": date(2013, 1, 1), "last": date(2013, 1, 31)}
     return backfill.run(world.spark, world.lake, world.cloud, **{**asked, **options}, pause=lambda _: None)
-
-
-def stop_at(step):
-    def after(done):
-        if done == step:
-            raise Stop
-
-    return after
 
 
 def sequences(world, owner="solo"):
@@ -139,7 +128,7 @@ def test_raw_lines_are_taken_by_the_day_in_their_key(whole):
 @pytest.mark.parametrize("step", ["state", "plan", "done"])
 def test_one_that_was_killed_goes_on_with_the_same_batches(world, step):
     with pytest.raises(Stop):
-        filled(world, after=stop_at(step))
+        filled(world, after=stop_after(step))
     report = filled(world)
     assert report.batches == (batch(3), batch(4))
     assert report.counts == Counts(records=5, ingested=2, duplicates=2, quarantined=1, unidentified=1)
@@ -148,7 +137,7 @@ def test_one_that_was_killed_goes_on_with_the_same_batches(world, step):
 
 def test_a_plan_it_left_is_carried_out_by_the_next_ingest(world):
     with pytest.raises(Stop):
-        filled(world, after=stop_at("plan"))
+        filled(world, after=stop_after("plan"))
     world.deliver("d", [world.event(5)])
     assert [str(one.batch) for one in world.ingest().batches] == [batch(3), batch(4)]
     assert sequences(world) == [1, 2, 3, 4, 5]
@@ -194,7 +183,7 @@ def test_a_table_that_has_moved_on_has_the_branch_made_again_from_there(world):
 @pytest.mark.parametrize("step", ["branch", "claimed", "published", "dropped"])
 def test_a_publication_that_was_killed_is_finished_once(world, step):
     with pytest.raises(Stop):
-        filled(world, branch="repair", publish=True, after=stop_at(step))
+        filled(world, branch="repair", publish=True, after=stop_after(step))
     filled(world, branch="repair", publish=True)
     assert sequences(world) == [1, 2, 3, 4]
     assert set(world.table("solo").refs()) == {"main"}
@@ -205,7 +194,7 @@ def test_a_publication_that_was_killed_is_finished_once(world, step):
 
 def test_an_ingest_that_finds_the_numbers_claimed_does_the_same_work_once(world):
     with pytest.raises(Stop):
-        filled(world, branch="repair", publish=True, after=stop_at("claimed"))
+        filled(world, branch="repair", publish=True, after=stop_after("claimed"))
     world.deliver("d", [world.event(5)])
     assert [str(one.batch) for one in world.ingest().batches] == [batch(3), batch(4), batch(5)]
     assert sequences(world) == [1, 2, 3, 4, 5]

@@ -1,5 +1,7 @@
 """A batch's commit: once, whoever else is at it."""
 
+from dataclasses import replace
+
 import pytest
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
@@ -50,6 +52,16 @@ def test_a_batch_that_is_there_is_not_committed_again(history, append, world):
 def test_a_batch_without_rows_has_its_number_too(history, append):
     assert append(history(), 0).rows == 0
     assert history().last_number(SERIES) == 1
+
+
+def test_a_commit_reads_the_table_twice_before_it_publishes_and_after(world, append):
+    catalog, looks = glue_catalog(world.cloud), []
+    catalog.glue.meta.events.register("before-call.glue.GetTable", lambda **_: looks.append("look"))
+    view = History(catalog, world.lake.names.database("solo"), QUARANTINE)
+    append(view, 3)
+    append(view, 2, replace(BATCH, number=2))
+    assert view.last_number(SERIES) == 2
+    assert len(looks) == 1 + 2 + 2
 
 
 def test_of_two_writers_that_both_saw_no_batch_one_commits(history, append, world):

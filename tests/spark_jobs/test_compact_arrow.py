@@ -15,7 +15,7 @@ from lake.contract import Contract, Field, ListOf, PartitionField, Primitive, St
 from lake.errors import FindingError
 from spark_jobs import compact, compact_look
 from spark_jobs.compact_arrow import ArrowRewriter, holds
-from spark_jobs.compact_columns import UnfitError, aligned, arrow_schema, longest, order_of
+from spark_jobs.compact_columns import UnfitError, aligned, arrow_schema, longest, order_of, repeating
 from spark_jobs.compact_plan import Rules
 from spark_jobs.compact_rewrite import Rewriter
 
@@ -420,6 +420,27 @@ def test_order_is_nulls_first_and_what_is_no_number_last():
 
 def test_the_longest_text_is_found_inside_of_structs_too():
     assert longest(pa.table({"s": [{"t": "abc"}, None], "n": [1, 2]})) == 3
+
+
+def test_only_columns_whose_values_repeat_get_a_dictionary(tmp_path):
+    count = 5000
+    place = [{"city": "Oslo", "spots": [1, number % 3]} for number in range(count)]
+    given = pa.table(
+        {
+            "time": pa.array(range(count), pa.timestamp("us", "UTC")),
+            "id": [f"{number:036}" for number in range(count)],
+            "page": [f"/page/{number % 90}" if number % 4 else None for number in range(count)],
+            "amount": [number % 7 / 8 for number in range(count)],
+            "never": pa.nulls(count, pa.string()),
+            "flag": [number % 2 == 0 for number in range(count)],
+            "place": place,
+        }
+    )
+    pq.write_table(given, tmp_path / "f.parquet", use_dictionary=repeating(given))
+    group = pq.read_metadata(tmp_path / "f.parquet").row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    coded = [one.path_in_schema for one in columns if one.has_dictionary_page]
+    assert coded == ["page", "amount", "place.city", "place.spots.list.element"]
 
 
 def other_nan():

@@ -1,11 +1,7 @@
 """Erasure in processes of its own, killed behind each of its steps, gone on with, verified; by the commands as well."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +10,8 @@ from lake.contract import Contract, Field, PartitionField, Primitive
 from lake.erasure import receipts
 from lake.manifest import Counts
 from spark_jobs.erase import STEPS
+from tests.spark_jobs.conftest import declare
 
-ROOT = Path(__file__).parents[2]
 WHO = "aa-secret-7"
 PEOPLE = Contract(
     dataset="visits",
@@ -47,36 +43,6 @@ with running_session(cloud, "killed") as spark:
 """
 
 
-def declare(world, folder):
-    """Write a world's declaration as files."""
-    contract = {
-        "apiVersion": "v3.1.0",
-        "kind": "DataContract",
-        "id": "visits",
-        "version": "1.2.0",
-        "status": "active",
-        "schema": [
-            {
-                "name": "visits",
-                "logicalType": "object",
-                "customProperties": [{"property": "lakehose.dedupDays", "value": 3650}],
-                "properties": [
-                    {"name": "page", "logicalType": "string"},
-                    {"name": "user_id", "logicalType": "string", "classification": "pii"},
-                ],
-            }
-        ],
-    }
-    lake = {
-        "company": world.lake.company,
-        "environment": "test",
-        "tenants": {"solo": {"tier": "dedicated"}},
-        "datasets": {"visits": {"contract": "visits.yaml"}},
-    }
-    (folder / "visits.yaml").write_text(json.dumps(contract))
-    (folder / "lake.yaml").write_text(json.dumps(lake))
-
-
 def visit(world, number, user):
     return world.event(number, sequence=number - 1, payload={"page": "/", "user_id": user})
 
@@ -95,32 +61,14 @@ def filled(worlds, tmp_path):
     return world
 
 
-@pytest.fixture
-def python(ministack, tmp_path):
-    """Run Python where the declaration is; answers the finished process."""
-
-    def python(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": ministack},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-
-    return python
-
-
 @pytest.mark.timeout(7200)
-def test_killed_behind_each_step_in_turn_it_ends_as_if_it_had_not_been(filled, python, ministack):
+def test_killed_behind_each_step_in_turn_it_ends_as_if_it_had_not_been(filled, python, lakehose, ministack):
     world = filled
     others = [row for row in world.rows("solo") if row["user_id"] != WHO]
     for step in STEPS:
         done = python("-c", KILLED, step, f"e-{step.replace(' ', '-')}", ministack)
         assert done.returncode == -signal.SIGKILL, f"{step}: {done.stderr}"
-    done = python("-m", "lakehose", "erase", "--tenant", "solo", "--subject", f"user_id={WHO}", "--json")
+    done = lakehose("erase", "--tenant", "solo", "--subject", f"user_id={WHO}", "--json")
     assert done.returncode == 0, done.stderr
     receipt = json.loads(done.stdout)
     assert receipt["id"] == "e-receipt"  # all of them went on with the first
@@ -137,22 +85,20 @@ def test_killed_behind_each_step_in_turn_it_ends_as_if_it_had_not_been(filled, p
     assert sheet.balanced
     assert [(one.rows, one.by_batches, one.erased) for one in sheet.tables] == [(2, 2, 3), (1, 1, 1)]
 
-    verified = python(
-        "-m", "lakehose", "erase", "verify", "e-receipt", "--tenant", "solo", "--subject", f"user_id={WHO}"
-    )
+    verified = lakehose("erase", "verify", "e-receipt", "--tenant", "solo", "--subject", f"user_id={WHO}")
     assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, "erasure e-receipt: nothing is left")
 
     world.deliver("d", [visit(world, 7, "dd"), visit(world, 5, WHO)])
     report = world.ingest()
     assert report.totals == {"solo": Counts(records=2, ingested=1, duplicates=1)}
     assert [str(one.batch) for one in report.batches] == ["visits/events/solo/solo/3"]
-    again = python("-m", "lakehose", "erase", "verify", "e-receipt", "--tenant", "solo", "--subject", f"user_id={WHO}")
+    again = lakehose("erase", "verify", "e-receipt", "--tenant", "solo", "--subject", f"user_id={WHO}")
     assert (again.returncode, again.stdout.splitlines()[-1]) == (1, "erasure e-receipt: NOT clean")
 
 
-def test_the_commands_refuse_what_they_do_not_know_before_spark_starts(filled, python):
+def test_the_commands_refuse_what_they_do_not_know_before_spark_starts(filled, lakehose):
     def refused(*arguments):
-        done = python("-m", "lakehose", *arguments)
+        done = lakehose(*arguments)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr.splitlines()[0]
 
@@ -183,13 +129,13 @@ def test_the_commands_refuse_what_they_do_not_know_before_spark_starts(filled, p
     )
 
 
-def test_replay_and_backfill_run_as_commands_and_print_json(filled, python):
-    done = python("-m", "lakehose", "replay", "--dataset", "visits", "--reason", "wrong_type", "--dry-run", "--json")
+def test_replay_and_backfill_run_as_commands_and_print_json(filled, lakehose):
+    done = lakehose("replay", "--dataset", "visits", "--reason", "wrong_type", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["found"], told["replayed"], told["stay"]) == (1, {}, {"wrong_type": 1})
     days = ("--from", "2013-01-01", "--to", "2013-01-31")
-    done = python("-m", "lakehose", "backfill", "--dataset", "visits", "--tenant", "solo", *days, "--json")
+    done = lakehose("backfill", "--dataset", "visits", "--tenant", "solo", *days, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["objects"], told["counts"]["ingested"], told["counts"]["duplicates"]) == (3, 0, 5)

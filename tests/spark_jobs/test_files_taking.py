@@ -23,6 +23,7 @@ from lake.manifest import Manifest
 from lake.provision import provision_storage
 from spark_jobs import file_objects, file_taking
 from spark_jobs.file_taking import FoundFile, Outcome, Target, take_file
+from tests.spark_jobs.conftest import Stop, stop_after
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Contract(
@@ -38,10 +39,6 @@ CONTRACT = Contract(
 )
 GOOD = b"page,seconds,at\n/a,1,2026-11-20T10:00:00Z\n/b,2,2026-11-21T10:00:00Z\n/c,3,2026-11-20T11:00:00Z\n"
 _numbers = itertools.count(1)
-
-
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
 
 
 class Place:
@@ -284,12 +281,8 @@ def _mark(place, body):
 def test_a_run_that_stopped_after_any_step_is_finished_by_the_next_one_with_the_same_objects(place, step):
     found = place.put(GOOD + b"/d\n")
 
-    def stop(done):
-        if done == step:
-            raise Stop
-
     with pytest.raises(Stop):
-        place.take(found, after=stop)
+        place.take(found, after=stop_after(step))
     before = place.objects()
     assert place.remembered() == set()
     report = place.take(found)

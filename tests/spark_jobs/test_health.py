@@ -1,19 +1,15 @@
 """What one sees of tables before anything is done: `lakehose table health`, and dry runs, as a user calls them."""
 
 import json
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from lake.errors import DeclarationError, FindingError
 from spark_jobs import compact
 from spark_jobs.health import look
+from tests.spark_jobs.conftest import declare
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime(2013, 1, 2, 12, tzinfo=UTC)
 
 
@@ -107,52 +103,16 @@ def test_what_is_not_declared_or_not_there_is_named(world):
 
 
 @pytest.fixture
-def lakehose(world, ministack, tmp_path):
-    """Run the command on a world's declaration, as a user does."""
-    contract = {
-        "apiVersion": "v3.1.0",
-        "kind": "DataContract",
-        "id": "visits",
-        "version": "1.2.0",
-        "status": "active",
-        "schema": [
-            {
-                "name": "visits",
-                "logicalType": "object",
-                "properties": [
-                    {"name": "page", "logicalType": "string", "required": True},
-                    {"name": "seconds", "logicalType": "integer", "physicalType": "int"},
-                ],
-            }
-        ],
-    }
-    lake = {
-        "company": world.lake.company,
-        "environment": "test",
-        "tenants": {"solo": {"tier": "dedicated"}},
-        "datasets": {"visits": {"contract": "visits.yaml"}},
-    }
-    (tmp_path / "visits.yaml").write_text(json.dumps(contract))
-    (tmp_path / "lake.yaml").write_text(json.dumps(lake))
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "lakehose", "--endpoint", ministack, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    return run
+def declared(world, tmp_path):
+    """A world whose declaration is in files."""
+    declare(world, tmp_path)
+    return world
 
 
-def test_health_is_printed_as_a_table_by_partition_and_as_json(world, lakehose):
+def test_health_is_printed_as_a_table_by_partition_and_as_json(declared, lakehose):
     for number in range(2):
-        ingest(world, number, 1)
-    database = world.lake.names.database("solo")
+        ingest(declared, number, 1)
+    database = declared.lake.names.database("solo")
     done = lakehose("table", "health", "--partitions")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -169,10 +129,10 @@ def test_health_is_printed_as_a_table_by_partition_and_as_json(world, lakehose):
     assert (one["table"], one["snapshots"], one["partitions"][0]["files"]) == (f"{database}.visits", 2, 2)
 
 
-def test_what_a_compaction_would_do_is_printed_and_nothing_done(world, lakehose):
+def test_what_a_compaction_would_do_is_printed_and_nothing_done(declared, lakehose):
     for number in range(3):
-        ingest(world, number, 1)
-    database, before = world.lake.names.database("solo"), world.table("solo").metadata_location
+        ingest(declared, number, 1)
+    database, before = declared.lake.names.database("solo"), declared.table("solo").metadata_location
     done = lakehose("run", "compact", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     (row,) = (one.split() for one in done.stdout.splitlines() if one.strip().startswith(database))
@@ -184,21 +144,21 @@ def test_what_a_compaction_would_do_is_printed_and_nothing_done(world, lakehose)
         ("event_time_day=2013-01-01", 3, 1, 3)
     ]
     assert told["left_by_the_budget"] == {}
-    assert world.table("solo").metadata_location == before
-    compact.run(world.spark, world.lake, world.cloud)
+    assert declared.table("solo").metadata_location == before
+    compact.run(declared.spark, declared.lake, declared.cloud)
     assert lakehose("run", "compact", "--dry-run").stdout == "compact: nothing to do\n"
 
 
-def test_what_maintenance_would_do_is_printed_and_nothing_done(world, lakehose):
-    ingest(world, 0, 1)
-    before = world.table("solo").metadata_location
+def test_what_maintenance_would_do_is_printed_and_nothing_done(declared, lakehose):
+    ingest(declared, 0, 1)
+    before = declared.table("solo").metadata_location
     done = lakehose("run", "maintain", "--dry-run")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].strip() == "maintenance, if it ran now"
     assert lines[-1].startswith("maintain: 2 tables in ")
     assert lines[-1].endswith("; nothing was done")
-    assert world.table("solo").metadata_location == before
+    assert declared.table("solo").metadata_location == before
 
 
 @pytest.mark.parametrize(
@@ -219,7 +179,7 @@ def test_what_maintenance_would_do_is_printed_and_nothing_done(world, lakehose):
     ],
     ids=["dataset", "tenant", "ingest", "files", "cluster", "owner"],
 )
-def test_bad_input_is_answered_in_one_sentence(lakehose, arguments, said):
+def test_bad_input_is_answered_in_one_sentence(lakehose, declared, arguments, said):
     done = lakehose(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"lakehose: {said}")
@@ -227,9 +187,9 @@ def test_bad_input_is_answered_in_one_sentence(lakehose, arguments, said):
     assert done.stdout == ""
 
 
-def test_a_lake_that_was_never_made_is_told_so(lakehose, world):
-    database = world.lake.names.database("solo")
-    world.cloud.glue.delete_table(DatabaseName=database, Name="visits")
+def test_a_lake_that_was_never_made_is_told_so(lakehose, declared):
+    database = declared.lake.names.database("solo")
+    declared.cloud.glue.delete_table(DatabaseName=database, Name="visits")
     for command in (("table", "health"), ("run", "compact", "--dry-run")):
         done = lakehose(*command)
         assert done.returncode == 1

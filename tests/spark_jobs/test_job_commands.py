@@ -1,10 +1,6 @@
 """Starting a job as a person or a cluster does."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -13,8 +9,8 @@ from lake.context import CommandContext
 from lake.declaration import read_lake
 from lake.errors import TerminalError
 from spark_jobs.commands import Scope, run, run_job
+from tests.spark_jobs.conftest import ROOT, declare
 
-ROOT = Path(__file__).parents[2]
 LAKE = ROOT / "lake.yaml"
 
 
@@ -57,48 +53,10 @@ def test_a_declaration_that_is_not_there_is_named(capsys):
     assert capsys.readouterr().err == "compact: nowhere.yaml: no such file; name the declaration with --lake\n"
 
 
-def declare(world, folder):
-    """Write a world's declaration as files."""
-    contract = {
-        "apiVersion": "v3.1.0",
-        "kind": "DataContract",
-        "id": "visits",
-        "version": "1.2.0",
-        "status": "active",
-        "schema": [
-            {
-                "name": "visits",
-                "logicalType": "object",
-                # the tests' event ids are of 2024
-                "customProperties": [{"property": "lakehose.dedupDays", "value": 3650}],
-                "properties": [
-                    {"name": "page", "logicalType": "string", "required": True},
-                    {"name": "seconds", "logicalType": "integer", "physicalType": "int"},
-                ],
-            }
-        ],
-    }
-    lake = {
-        "company": world.lake.company,
-        "environment": "test",
-        "tenants": {"solo": {"tier": "dedicated"}},
-        "datasets": {"visits": {"contract": "visits.yaml"}},
-    }
-    (folder / "visits.yaml").write_text(json.dumps(contract))
-    (folder / "lake.yaml").write_text(json.dumps(lake))
-
-
-def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, ministack, tmp_path):
+def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, python, ministack, tmp_path):
     world.deliver("a", [world.event(1), b"{bad"])
     declare(world, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "spark_jobs.ingest", "--lake", "lake.yaml", "--endpoint", ministack, "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "spark_jobs.ingest", "--lake", "lake.yaml", "--endpoint", ministack, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["totals"]["solo"] == {
@@ -113,18 +71,10 @@ def test_a_job_runs_by_itself_and_prints_json_on_standard_output_only(world, min
     assert "1 objects, 1 ingested, 1 quarantined" in done.stderr
 
 
-def test_without_an_end_it_takes_what_comes_until_it_is_asked_to_stop(world, ministack, tmp_path):
+def test_without_an_end_it_takes_what_comes_until_it_is_asked_to_stop(world, started, ministack, tmp_path):
     declare(world, tmp_path)
     world.deliver("a", [world.event(1)])
-    command = [sys.executable, "-m", "spark_jobs.ingest", "--endpoint", ministack, "--every", "1"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started("-m", "spark_jobs.ingest", "--endpoint", ministack, "--every", "1")
     try:
         assert "1 ingested" in process.stdout.readline()
         world.deliver("b", [world.event(2), world.event(1)])

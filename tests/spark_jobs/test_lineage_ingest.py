@@ -12,12 +12,9 @@ from lake.errors import TerminalError
 from lake.lineage_log import LineageLog
 from lake.quality import Invalid, Limit, Operator, Rule, Severity
 from spark_jobs.quality_hold import Ruling, Verdict, write_ruling
+from tests.spark_jobs.conftest import Stop, stop_after
 
 SHORT = Rule("range", Invalid("seconds", minimum=0), (Limit(Operator.BE, (0.0,)),), Severity.ERROR)
-
-
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
 
 
 @pytest.fixture
@@ -77,12 +74,8 @@ def test_a_batch_is_told_with_what_it_read_and_wrote_and_sent_as_it_is_kept(worl
 def test_a_batch_that_was_killed_is_the_same_run_when_it_is_finished(world):
     world.deliver("a", [world.event(1)])
 
-    def stop(step):
-        if step == "data":
-            raise Stop
-
     with pytest.raises(Stop):
-        world.ingest(after=stop)
+        world.ingest(after=stop_after("data"))
     assert turns(kept(world)) == ["START"]
     world.ingest()
     assert turns(kept(world)) == ["COMPLETE", "START"]

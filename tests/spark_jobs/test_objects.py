@@ -9,12 +9,14 @@ from uuid import uuid4
 
 import pytest
 
+from lake import lines as lake_lines
 from lake.contract import PartitionField
 from lake.declaration import Jobs, Stream
 from lake.errors import CommitConflictError, TerminalError, TransientError
+from lake.lines import Block, Broken, LongLine
 from lake.manifest import BatchId, Lane
 from spark_jobs import objects
-from spark_jobs.objects import Block, Broken, LongLine, StoredObject, _contents, shares
+from spark_jobs.objects import StoredObject, _contents, shares
 from spark_jobs.plan import Plan, carve, read_plan, write_plan
 
 MIB = 2**20
@@ -92,7 +94,7 @@ def test_an_object_that_cannot_be_unpacked_says_why_and_gives_none_of_its_lines(
         "the object is no whole gzip: Error -3 while decompressing data: incorrect data check",
         "the object is no whole gzip: Error -3 while decompressing data: incorrect header check",
         "the object's name ends with .gz, and it isn't gzip",
-        "the object is gone: it was there when the batch was planned",
+        "the object is gone: it was there when S3 told of it",
     ]
 
 
@@ -102,8 +104,9 @@ MANY = b"".join(b"%09d" % number + b"x" * 91 + b"\n" for number in range(80_000)
 @pytest.fixture
 def small_limits(monkeypatch):
     """A tenth of every limit, so that what is large is quickly made."""
-    for name in ("_BLOCK_BYTES", "_WHOLE_BYTES", "_AHEAD_BYTES", "LINE_BYTES"):
-        monkeypatch.setattr(objects, name, getattr(objects, name) // 16)
+    for name in ("_BLOCK_BYTES", "_WHOLE_BYTES", "LINE_BYTES"):
+        monkeypatch.setattr(lake_lines, name, getattr(lake_lines, name) // 16)
+    monkeypatch.setattr(objects, "_AHEAD_BYTES", objects._AHEAD_BYTES // 16)
 
 
 @pytest.mark.parametrize("key", ["plain", "packed.gz"])
@@ -124,14 +127,14 @@ def test_a_large_object_that_was_replaced_between_two_reads_is_tried_again(
     cloud, stream, put, small_limits, monkeypatch
 ):
     put("packed.gz", body=gzip.compress(MANY, 0))
-    unpacked = objects._unpacked
+    unpacked = lake_lines._unpacked
 
     def replaced(packed, most):
         found = unpacked(packed, most)
         put("packed.gz", body=gzip.compress(MANY[:99], 0))
         return found
 
-    monkeypatch.setattr(objects, "_unpacked", replaced)
+    monkeypatch.setattr(lake_lines, "_unpacked", replaced)
     with pytest.raises(TransientError, match=r"packed\.gz: it can't be read"):
         contents(cloud, stream, "packed.gz")
 
@@ -160,7 +163,7 @@ def test_of_a_line_that_is_too_long_the_head_is_kept_and_its_neighbours_are_read
 
 
 def test_an_object_that_unpacks_to_more_than_any_door_writes_is_not_read(cloud, stream, put, small_limits, monkeypatch):
-    monkeypatch.setattr(objects, "_MOST_BYTES", 5 * 2**20)
+    monkeypatch.setattr(lake_lines, "_MOST_BYTES", 5 * 2**20)
     put("bomb.gz", body=gzip.compress(b"\n" * 20 * 2**20))
     assert [one.problem for one in contents(cloud, stream, "bomb.gz")] == [
         "the object unpacks to more than 5,242,880 bytes"

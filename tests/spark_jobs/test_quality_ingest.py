@@ -28,8 +28,10 @@ from lake.quality import (
 )
 from lake.quality_log import QualityLog, State
 from lake.ranges import Ranges
-from spark_jobs import backfill, compact, ingest, maintain
+from spark_jobs import backfill, compact, maintain
 from spark_jobs.quality_hold import Ruling, Verdict, read_ruling, write_ruling
+from spark_jobs.series import Series
+from tests.spark_jobs.conftest import Stop, stop_after
 
 MADE = datetime(2024, 4, 20, 11, tzinfo=UTC)  # about when the tests' event ids were made
 DATA = "visits/events/solo/solo"
@@ -48,18 +50,6 @@ VISITS = Contract(
     dedup_days=3650,
 )
 SHORT = Rule("range", Invalid("seconds", minimum=0), NONE, Severity.ERROR)
-
-
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
-
-
-def stop_after(step):
-    def after(done):
-        if done == step:
-            raise Stop
-
-    return after
 
 
 @pytest.fixture
@@ -474,7 +464,7 @@ def test_a_series_asked_for_by_itself_says_that_it_is_held(ruled):
     world = ruled(SHORT)
     one_held(world)
     (stream,) = world.lake.streams()
-    report = world.ingest(series=[ingest.Series(stream, Lane.EVENTS, "solo")])
+    report = world.ingest(series=[Series(stream, Lane.EVENTS, "solo")])
     assert len(report.held) == 1
 
 

@@ -17,6 +17,7 @@ from lake.manifest import ProducerLedger
 from lake.ranges import Ranges
 from spark_jobs import backfill, compact, erase, maintain, rebuild, replay
 from spark_jobs.dedup import first_id
+from tests.spark_jobs.conftest import Stop, stop_after
 
 DAY_MS = 86_400_000
 JANUARY = 1_704_067_200_000  # 2024-01-01
@@ -32,22 +33,6 @@ PEOPLE = Contract(
     dedup_days=3650,
 )
 KINDS = ("batch#", "more#", "object#", "sum#", "month#", "piece#", "erasure#", "erased#")
-
-
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
-
-
-def stop_after(step, nth=1):
-    left = [nth]
-
-    def after(done):
-        if done == step:
-            left[0] -= 1
-            if not left[0]:
-                raise Stop
-
-    return after
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from lake.erasure import parse_subject
 from lake.errors import DeclarationError, TerminalError
 from lake.manifest import Counts
 from spark_jobs import erase, replay
+from tests.spark_jobs.conftest import Stop, stop_after
 
 STRICT = Contract(
     dataset="visits",
@@ -25,10 +26,6 @@ STRICT = Contract(
     sort=("event_time",),
     dedup_days=3650,
 )
-
-
-class Stop(BaseException):
-    """A crash: nothing in the job may catch it."""
 
 
 def relaxed(world, *fields):
@@ -104,12 +101,8 @@ def test_a_replay_that_was_killed_and_is_started_again_writes_the_same_objects(w
     world.ingest()
     fixed = relaxed(world, "seconds")
 
-    def stop(done):
-        if done == step:
-            raise Stop
-
     with pytest.raises(Stop):
-        replayed(fixed, after=stop)
+        replayed(fixed, after=stop_after(step))
     replayed(fixed)
     done = fixed.ingest(listed=True)
     assert done.totals == {"solo": Counts(records=2, ingested=2)}

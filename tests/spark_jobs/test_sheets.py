@@ -9,10 +9,10 @@ import pytest
 
 from lake.contract import Contract, Field, Primitive, StructOf
 from lake.envelope import made_day
+from lake.lines import Block, Broken, LongLine
 from spark_jobs import fast_judge, sheets
 from spark_jobs.counting import count_rows, fingerprints, made_days, merge_counts, merge_runs
 from spark_jobs.lanes import Events, Strays
-from spark_jobs.objects import Block, Broken, LongLine
 from spark_jobs.sheets import POSITION, Press, unpack, unpack_rows
 
 NOW_MS = round(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
