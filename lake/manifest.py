@@ -194,19 +194,15 @@ class Manifest:
         return [one for one in arrivals if _taken_key(one) in there]
 
     def waiting_series(self, owner: str, dataset: str) -> list[tuple[Lane, str]]:
-        """Lanes and tenants that have new objects; one query for each that has, however many objects wait."""
+        """Lanes and tenants that have new objects, by lane; one query each and one more, however many objects wait."""
         found: list[tuple[Lane, str]] = []
-        for lane in Lane:
-            after = f"new#{lane}#"
-            while True:
-                between = self._items.between(f"{owner}#{dataset}", after, f"new#{lane}$", keys_only=True, page=1)
-                first = next(between, None)
-                if first is None:
-                    break
-                quoted = first["sk"]["S"].split("#", 3)[2]
-                found.append((lane, unquote(quoted)))
-                after = f"new#{lane}#{quoted}$"  # the next sign after #: behind all objects of this tenant
-        return found
+        after = "new#"
+        while first := next(self._items.between(f"{owner}#{dataset}", after, "new$", keys_only=True, page=1), None):
+            _, lane, quoted, _ = first["sk"]["S"].split("#", 3)
+            found.append((Lane(lane), unquote(quoted)))
+            after = f"new#{lane}#{quoted}$"  # the next sign after #: behind all objects of this tenant
+        ranks = list(Lane)
+        return sorted(found, key=lambda one: ranks.index(one[0]))
 
     def waiting(self, owner: str, dataset: str, lane: Lane, tenant: str, limit: int | None = None) -> list[Arrival]:
         """The first new objects of a series, or all of them, in the order of their keys."""
