@@ -76,6 +76,23 @@ def spoken(doing: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JError, OSError) as error:
         raise _told(doing, error) from error
+    except EOFError as error:
+        if not _is_gone(error):
+            raise
+        raise _ended(doing) from error
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether Spark's JVM has ended, as Py4J or PySpark finds it; any other end of a file comes with words."""
+    if isinstance(error, EOFError):
+        return not error.args
+    return isinstance(error, Py4JError) and _GONE.search(str(error)) is not None
+
+
+def _ended(doing: str) -> EnvironmentProblemError:
+    return EnvironmentProblemError(
+        f"{doing}: Spark's JVM has ended: was it killed, or out of memory? Start the job again"
+    )
 
 
 def _told(doing: str, error: Exception) -> LakehoseError:
@@ -83,9 +100,8 @@ def _told(doing: str, error: Exception) -> LakehoseError:
     if isinstance(error, OSError):
         kind: type[LakehoseError] = TransientError if is_passing(error) else TerminalError
         return kind(f"{doing}: {text[:_LONGEST]}")
-    if isinstance(error, Py4JError) and _GONE.search(text):
-        told = "Spark's JVM has ended: was it killed, or out of memory? Start the job again"
-        return EnvironmentProblemError(f"{doing}: {told}")
+    if _is_gone(error):
+        return _ended(doing)
     ours = _OURS.search(text)
     if ours:
         kind = TransientError if "TransientError" in ours[0] else TerminalError
@@ -98,5 +114,6 @@ def _told(doing: str, error: Exception) -> LakehoseError:
 
 def sentence(doing: str, error: Exception) -> str:
     """What any failure is told as, in one line; arguments as `spoken` has them."""
-    told = _told(doing, error) if isinstance(error, PySparkException | Py4JError | OSError) else error
+    is_sparks = isinstance(error, PySparkException | Py4JError | OSError) or _is_gone(error)
+    told = _told(doing, error) if is_sparks else error
     return " ".join(str(told).split()) or type(told).__name__

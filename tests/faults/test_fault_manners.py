@@ -125,6 +125,8 @@ def test_an_error_tells_whether_another_try_may_help(error, passing):
             EnvironmentProblemError,
             "ingest: Spark's JVM has ended: was it killed, or out of memory? Start the job again",
         ),
+        # PySpark's, of rows that were still to come
+        (EOFError(), EnvironmentProblemError, "ingest: Spark's JVM has ended: was it killed, or out of memory?"),
         (Py4JError("Caused by: a.SdkClientException: (Status Code: 503)"), TransientError, "ingest: Spark failed: "),
         (Py4JError("o.a.s.SparkException: Python worker exited unexpectedly (crashed)"), TransientError, "ingest: "),
         (
@@ -150,3 +152,8 @@ def test_a_failure_becomes_a_sentence_and_a_kind(error, kind, said):
         raise error
     assert type(caught.value) is kind
     assert str(caught.value).startswith(said)
+
+
+def test_another_end_of_a_file_is_nobodys_jvm():
+    with pytest.raises(EOFError, match="Compressed file ended"), spoken("ingest"):
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
