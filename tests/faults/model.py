@@ -39,7 +39,10 @@ class Model:
         for position, line in enumerate(lines):
             place = (told["object"], -1 if told["kind"] == "broken" else position)
             if line.fate == "row":
-                self.rows.setdefault(line.event_id, line)
+                # of somebody who was erased only what was sent before comes again; if it had been refused, it never was
+                # a row, and isn't let in now: its tombstone makes it a duplicate
+                if line.user not in self.erased:
+                    self.rows.setdefault(line.event_id, line)
             else:
                 self.quarantine[place] = line
             if line.fate == REFUSED:

@@ -250,6 +250,14 @@ def test_an_erased_event_that_was_refused_is_not_replayed(model):
     assert ids(model) == ["e1"]
 
 
+def test_an_erased_event_that_was_refused_and_is_sent_again_is_a_duplicate_and_no_row(model):
+    before = model.expected_counts(0)
+    model.erase("bob")
+    again = Line("row", "e5", "phone-1", 4, "bob", "/1", 5, 1000)
+    model.deliver({"object": "s3://b/c", "kind": "events", "lines": [vars(again)]})
+    assert model.expected_counts(0) == before | {"delivered": 6, "duplicates": 2}
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
