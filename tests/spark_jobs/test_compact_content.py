@@ -202,8 +202,9 @@ def test_in_z_order_a_query_by_either_key_opens_few_files(worlds):
     done = compacted(world)
     assert (done.files_before, done.files_after >= 8) == (24, True)
     assert spark.table(f"lake.{world.lake.names.database('solo')}.visits").count() == 120_000
-    by_page = opened(world, "page = '/p/251'")
-    by_seconds = opened(world, "seconds = 500")
-    assert by_page <= done.files_after / 2
-    assert by_seconds <= done.files_after / 2
+    # where one value falls depends on where files begin; ten of them together don't
+    by_page = [opened(world, f"page = '/p/{number:03d}'") for number in range(1, 500, 50)]
+    by_seconds = [opened(world, f"seconds = {number}") for number in range(0, 1000, 100)]
+    assert sum(by_page) / 10 <= done.files_after / 2
+    assert sum(by_seconds) / 10 <= done.files_after / 2
     assert not compacted(world).rewritten
