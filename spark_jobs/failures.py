@@ -26,7 +26,8 @@ _LONGEST = 600
 _PASSING = re.compile(
     r"SlowDown|Throttl|TooManyRequests|ProvisionedThroughputExceeded|RequestTimeout|ServiceUnavailable|InternalError"
     r"|Status Code: 50[0234]|Connection (?:reset|refused)|ConnectException|SocketTimeoutException|SocketException"
-    r"|NoHttpResponseException|ConnectionClosedException|Acquire operation took longer|Unable to execute HTTP request"
+    r"|NoHttpResponseException|ConnectionClosedException|EOFException: Unexpected EOF|Premature end of"
+    r"|Acquire operation took longer|Unable to execute HTTP request"
     r"|timed out|CommitFailedException|ConcurrentModification|executor .*lost|ExecutorLostFailure"
     # a worker was killed: in its work, or while it waited for some
     r"|Python worker exited unexpectedly|PythonWorkerFactory\.\S*stopWorker"

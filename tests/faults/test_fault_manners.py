@@ -128,6 +128,12 @@ def test_an_error_tells_whether_another_try_may_help(error, passing):
         # PySpark's, of rows that were still to come
         (EOFError(), EnvironmentProblemError, "ingest: Spark's JVM has ended: was it killed, or out of memory?"),
         (Py4JError("Caused by: a.SdkClientException: (Status Code: 503)"), TransientError, "ingest: Spark failed: "),
+        # of an answer that was cut short
+        (
+            Py4JError("Caused by: java.io.EOFException: Unexpected EOF with 4 bytes remaining"),
+            TransientError,
+            "ingest: ",
+        ),
         (Py4JError("o.a.s.SparkException: Python worker exited unexpectedly (crashed)"), TransientError, "ingest: "),
         (
             Py4JError(
