@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from k8s.cluster import Cluster
 
-__all__ = ["missing", "strangers"]
+__all__ = ["missing", "placed", "strangers"]
 
 _PART_OF = "app.kubernetes.io/part-of"
 _RELEASE, _RELEASE_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
@@ -46,6 +46,16 @@ def missing(cluster: Cluster, resources: Iterable[Mapping[str, Any]]) -> list[st
             listed = []
         found |= places - {place(one) for one in listed}
     return sorted(found)
+
+
+def placed(resources: Iterable[Mapping[str, Any]], namespace: str) -> list[dict[str, Any]]:
+    """A release's objects with the namespace they go to, as helm takes the release's where none is given."""
+    return [
+        dict(one)
+        if one["kind"] in {"Namespace", "PriorityClass"}
+        else {**one, "metadata": {"namespace": namespace, **one["metadata"]}}
+        for one in resources
+    ]
 
 
 def strangers(cluster: Cluster, namespace: str, releases: Iterable[tuple[str, str]]) -> list[str]:

@@ -15,7 +15,7 @@ from pyhelm3 import ReleaseRevisionStatus
 from pyhelm3 import errors as helm_errors
 
 from charts.cluster import Right, lacking, objects, who
-from charts.contents import missing
+from charts.contents import missing, placed
 from charts.namespaces import ensure_confined, ensure_owned, namespaces_of, remove_empty
 from charts.package import LARGEST_RELEASE, prepared_chart, release_size
 from charts.plan import Plan
@@ -81,7 +81,7 @@ class Installer:
             async with self._operator(before, wanted, values):
                 changed = await self.releases.would_change(current, chart, values)
                 if not changed:
-                    gone = await asyncio.to_thread(missing, self._cluster, self._placed(wanted))
+                    gone = await asyncio.to_thread(missing, self._cluster, placed(wanted, self.target.namespace))
                     for one in gone:
                         self._say(f"{one}: somebody removed it; putting it back")
                     plan = Plan(created=tuple(gone))
@@ -103,7 +103,7 @@ class Installer:
         before, wanted = _resources_of(current), list(await revision.resources())
         await self._ready_for(wanted)
         async with self._operator(before, wanted, None):
-            await self.releases.back(self.target, revision)
+            await self.releases.back(self.target, current, revision.revision)
         self._remove(namespaces_of(before) - namespaces_of(wanted))
         return revision.revision, Plan.between(before, wanted)
 
@@ -244,15 +244,6 @@ class Installer:
             f"release {self.target}: got revision {number}, there are: "
             + ", ".join(f"{one.revision} ({one.status.value})" for one in history)
         )
-
-    def _placed(self, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Objects with the namespace they go to, as helm takes the release's where none is given."""
-        return [
-            one
-            if one["kind"] in {"Namespace", "PriorityClass"}
-            else {**one, "metadata": {"namespace": self.target.namespace, **one["metadata"]}}
-            for one in wanted
-        ]
 
     def _remove(self, namespaces: set[str]) -> None:
         releases = [(self.target.namespace, self.target.name)]

@@ -146,19 +146,17 @@ class Releases:
                 await asyncio.sleep(_WEBHOOK_SECONDS)
         raise AssertionError
 
-    async def back(self, target: Target, revision: ReleaseRevision) -> ReleaseRevision:
-        """Bring a release back to a revision."""
-        newest = await self.current(target)
+    async def back(self, target: Target, newest: ReleaseRevision, number: int) -> ReleaseRevision:
+        """Bring a release back from its newest revision to one before."""
         work = rolled_back(
             self.cluster,
-            newest or revision,
-            revision.revision,
+            newest,
+            number,
             cleanup_on_fail=True,
             timeout=f"{self.options.timeout}s",
             wait=self.options.wait,
         )
-        found: ReleaseRevision = await self._watched(target, f"roll {target} back", work)
-        return found
+        return await self._watched(target, f"roll {target} back", work)
 
     async def remove(self, target: Target) -> None:
         """Remove a release; what it is told to keep stays."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyhelm3 import errors as helm_errors
 
+from charts.contents import placed
 from charts.problems import is_unowned
+from k8s.cluster import place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,28 +48,17 @@ async def rolled_back(cluster: Cluster, newest: ReleaseRevision, number: int, **
             raise
     else:
         return found
-    wanted = {_identity(one) for one in await (await newest.release.revision(number)).resources()}
-    made = [one for one in await newest.resources() if _identity(one) not in wanted and not _is_kept(one)]
+    namespace = newest.release.namespace
+    before = await (await newest.release.revision(number)).resources()
+    wanted = {place(one) for one in placed(before, namespace)}
+    listed = placed(await newest.resources(), namespace)
+    made = [one for one in listed if place(one) not in wanted and not _is_kept(one)]
     found = await newest.release.rollback(number, **options)
     for one in made:
-        await asyncio.to_thread(cluster.delete, _placed(one, newest.release.namespace))
+        await asyncio.to_thread(cluster.delete, one)
     return found
-
-
-def _identity(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    # without the version: a kind that was moved to another is the same object
-    return (
-        one["apiVersion"].rpartition("/")[0],
-        one["kind"],
-        one["metadata"].get("namespace", ""),
-        one["metadata"]["name"],
-    )
 
 
 def _is_kept(one: Mapping[str, Any]) -> bool:
     name, value = _KEEP
     return bool((one["metadata"].get("annotations") or {}).get(name) == value)
-
-
-def _placed(one: Mapping[str, Any], namespace: str) -> dict[str, Any]:
-    return {**one, "metadata": {"namespace": namespace, **one["metadata"]}}

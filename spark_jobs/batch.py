@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches"]
 
-_QUARANTINE_ROWS = 100_000  # in one file of the quarantine table, about
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -191,7 +189,8 @@ class Batches:
             lane=self.work.series.lane,
             batch=str(plan.batch),
             moment_ms=plan.planned_at_ms,
-        ).coalesce(1 + refused // _QUARANTINE_ROWS)
+            count=refused,
+        )
         # those that a quality rule cost their place are another commit's
         mine = (F.col("_batch") == str(plan.batch)) & (F.col("reason") != Reason.QUALITY)
         history = self.work.history(QUARANTINE)

@@ -164,11 +164,14 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
+_ROWS_OF_A_FILE = 100_000  # of the quarantine table, about
 _STAGES = {Lane.EVENTS: "ingest", Lane.STRAYS: "ingest", Lane.REFUSED: "firehose"}
 
 
-def quarantine_rows(records: DataFrame, *, dataset: str, lane: Lane, batch: str, moment_ms: int) -> DataFrame:
-    """Refused records, with the columns of the quarantine table in their order.
+def quarantine_rows(
+    records: DataFrame, *, dataset: str, lane: Lane, batch: str, moment_ms: int, count: int
+) -> DataFrame:
+    """Refused records, with the columns of the quarantine table in their order, a part for each of its files.
 
     Args:
         records: of `Kept.refused`.
@@ -176,8 +179,9 @@ def quarantine_rows(records: DataFrame, *, dataset: str, lane: Lane, batch: str,
         lane: lane they came by, which tells the stage that refused them.
         batch: the batch that puts them there.
         moment_ms: when it was planned, milliseconds since 1970.
+        count: how many they are.
     """
-    return records.select(
+    made = records.select(
         F.timestamp_millis(F.lit(moment_ms)).alias("quarantined_at"),
         F.lit(dataset).alias("dataset"),
         "tenant",
@@ -186,3 +190,4 @@ def quarantine_rows(records: DataFrame, *, dataset: str, lane: Lane, batch: str,
         *("event_id", "producer_id", "sequence", "arrival_time"),
         F.lit(batch).alias("_batch"),
     )
+    return made.coalesce(1 + count // _ROWS_OF_A_FILE)

@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "Standing"]
 
-_ROWS_OF_A_FILE = 100_000  # of the quarantine table, about
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -218,13 +216,13 @@ class Gate:
             self.say(f"batch {plan.batch}: it was published before {ruling.by} refused it, and stays so")
             return done
         if refused:
-            shaped = self._as_refused(plan, rows, ruling).coalesce(1 + refused // _ROWS_OF_A_FILE)
+            shaped = self._as_refused(plan, rows, ruling, refused)
             ours = (F.col("_batch") == str(plan.batch)) & (F.col("reason") == Reason.QUALITY)
             kept = self.history(QUARANTINE)
             commit(self.spark, kept, _second_commit(plan.batch), shaped, distribution="none", among=ours)
         return done
 
-    def _as_refused(self, plan: Plan, rows: DataFrame, ruling: Ruling) -> DataFrame:
+    def _as_refused(self, plan: Plan, rows: DataFrame, ruling: Ruling, count: int) -> DataFrame:
         """A batch's rows as the quarantine table has them, each with the line that it was received as."""
         # of an event's records in one object, the first became the row
         lines = _lines(self.spark, plan, self.cloud)
@@ -249,6 +247,7 @@ class Gate:
             lane=Lane.EVENTS,
             batch=str(plan.batch),
             moment_ms=plan.planned_at_ms,
+            count=count,
         )
 
     def settle(self, batch: BatchId, standing: Standing) -> None:

@@ -6,19 +6,17 @@ process of its own, `python -m tests.bench.wire --upstream URL`; the port is its
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.relay import Call, Relay, call_of
+from tests.faults.relay import Call, Relay, call_of, main, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Crossing", "Wire", "counted_wire"]
 
 _CONTROL = "/_crossed"
-_HEAD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,9 @@ class _Counter(Relay):
         return reply
 
     def _told(self) -> bytes:
-        body = json.dumps([astuple(one) for _, one in sorted(self._crossed.items())]).encode()
+        answer = told([astuple(one) for _, one in sorted(self._crossed.items())])
         self._crossed.clear()
-        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        return answer
 
 
 @dataclass(frozen=True)
@@ -115,16 +112,5 @@ def counted_wire(upstream: str) -> Iterator[Wire]:
         process.wait(30)
 
 
-async def _main(upstream: str) -> None:
-    relay = _Counter(upstream)
-    server = await asyncio.start_server(relay.serve, "127.0.0.1", 0, limit=_HEAD_BYTES)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started it reads the port
-    async with server:
-        await server.serve_forever()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.wire", description=__doc__)
-    parser.add_argument("--upstream", required=True, help="URL that answers for AWS")
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main(parser.parse_args().upstream))
+    main(_Counter, "tests.bench.wire", __doc__)

@@ -24,10 +24,13 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["Call", "Rule", "call_of"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Call", "Relay", "Rule", "call_of", "main", "told"]
 
 CONTROL = "/_faults"
 _HEAD_BYTES = 2**20
@@ -212,8 +215,7 @@ class Relay:
     def _control(self, method: str, body: bytes) -> bytes:
         if method == "PUT":
             self.rules = [Rule(**one) for one in json.loads(body)]
-        told = json.dumps({"rules": [asdict(one) for one in self.rules], "requests": self.requests}).encode()
-        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(told) + told
+        return told({"rules": [asdict(one) for one in self.rules], "requests": self.requests})
 
     async def _forward(self, request: _Message, method: str) -> bytes | None:
         raw = request.encode(drop=frozenset({"expect", "connection"}))
@@ -262,8 +264,21 @@ def _kill(rule: Rule | None) -> None:
             os.killpg(rule.group, signal.SIGKILL)
 
 
-async def _main(upstream: str) -> None:
-    relay = Relay(upstream)
+def told(about: Any) -> bytes:
+    """An answer of the relay's own, as JSON."""
+    body = json.dumps(about).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+
+def main(kind: Callable[[str], Relay], program: str, about: str | None) -> None:
+    """Serve a relay to the URL of the command line until somebody ends it; its port is the first line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
+    parser.add_argument("--upstream", required=True, help="URL that answers for AWS")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(kind(parser.parse_args().upstream)))
+
+
+async def _serve(relay: Relay) -> None:
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0, limit=_HEAD_BYTES)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started it reads the port
     async with server:
@@ -271,7 +286,4 @@ async def _main(upstream: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.relay", description=__doc__)
-    parser.add_argument("--upstream", required=True, help="URL that answers for AWS")
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main(parser.parse_args().upstream))
+    main(Relay, "tests.faults.relay", __doc__)

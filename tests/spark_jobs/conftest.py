@@ -101,6 +101,16 @@ class World:
         self.cloud.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(body) if key.endswith(".gz") else body)
         return f"s3://{bucket}/{key}"
 
+    def plan_nobodys(self):
+        """Leave the plan of a first batch whose object nobody may read."""
+        plan = {
+            "batch": "visits/events/solo/solo/1",
+            "schema_version": "1.0.0",
+            "planned_at_ms": 0,
+            "objects": [{"uri": "s3://nobodys-bucket/a.gz", "size": 1}],
+        }
+        self.put(self.bucket("solo"), "batches/visits/events/tenant=solo/000000001.json", [plan])
+
     def refuse(self, name, raws, tenant="solo"):
         """Put an error object as Firehose does."""
         lines = [

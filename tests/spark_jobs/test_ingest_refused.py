@@ -103,14 +103,7 @@ def test_an_object_that_vanished_after_it_was_planned_does_not_stop_the_series_f
 def test_an_object_that_may_not_be_read_is_named_in_one_sentence_and_stops_no_other_series(shared):
     shared.deliver("a", [shared.event(1, "ann")], "ann")
     shared.deliver("b", [shared.event(1)])
-    plan = {
-        "batch": "visits/events/solo/solo/1",
-        "schema_version": "1.0.0",
-        "planned_at_ms": 0,
-        "objects": [{"uri": "s3://nobodys-bucket/a.gz", "size": 1}],
-    }
-    key = "batches/visits/events/tenant=solo/000000001.json"
-    shared.cloud.s3.put_object(Bucket=shared.bucket("solo"), Key=key, Body=json.dumps(plan).encode())
+    shared.plan_nobodys()
     with pytest.raises(TerminalError) as caught:
         shared.ingest()
     assert str(caught.value).startswith(

@@ -84,14 +84,7 @@ def test_a_batch_that_was_killed_is_the_same_run_when_it_is_finished(world):
 
 def test_a_batch_that_fails_is_told_with_why(world):
     world.deliver("a", [world.event(1)])
-    plan = {
-        "batch": "visits/events/solo/solo/1",
-        "schema_version": "1.0.0",
-        "planned_at_ms": 0,
-        "objects": [{"uri": "s3://nobodys-bucket/a.gz", "size": 1}],
-    }
-    key = "batches/visits/events/tenant=solo/000000001.json"
-    world.cloud.s3.put_object(Bucket=world.bucket("solo"), Key=key, Body=json.dumps(plan).encode())
+    world.plan_nobodys()
     with pytest.raises(TerminalError):
         world.ingest()
     assert turns(kept(world)) == ["FAIL", "START"]
