@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from k8s.applications import application
 from lake.errors import TerminalError, known_values
+from lake.lineage_log import lineage_partition
+from lake.manifest import objects_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -127,7 +129,7 @@ class _Reach:
 
     def lineage(self) -> _Statement:
         """Keep what is told of tables, and send again what an endpoint didn't take."""
-        leading = [f"{owner}#{one.name}" for owner in self.table_owners for one in self.lake.datasets]
+        leading = [lineage_partition(owner, one.name) for owner in self.table_owners for one in self.lake.datasets]
         actions = ["dynamodb:PutItem"]
         if self.lake.lineage is not None:
             actions = ["dynamodb:BatchWriteItem", "dynamodb:GetItem", *actions, "dynamodb:Query"]
@@ -166,7 +168,15 @@ def _s3a(sid: str, url: str) -> list[_Statement]:
 def _ingest(reach: _Reach) -> list[_Statement]:
     """Lists and reads what was delivered, keeps its plans, commits to the tables, keeps receipts."""
     owner, tenants = reach.workspace.owner, reach.workspace.tenants
-    batches = [f"{owner}#{one.name}" for one in reach.lake.datasets]
+    batches = [
+        leading
+        for one in reach.lake.datasets
+        for leading in (
+            f"{owner}#{one.name}",
+            objects_partition(owner, one.name),
+            lineage_partition(owner, one.name),
+        )
+    ]
     ledgers = [f"{tenant}#{one.name}" for tenant in tenants for one in reach.lake.datasets]
     return [
         _listing("ListDelivered", reach.landing, ["processed/*", "errors/*", "batches/*"]),

@@ -2,10 +2,10 @@
 
 An event is in the manifest before it is sent, with a mark that it isn't sent; the mark goes once the endpoint has taken
 it. Sending is a thread's, which nobody waits for longer than a few seconds: an endpoint that is away or slow costs a
-job that much, once, and the next job sends what is marked. Items (`pk` is `OWNER#DATASET`):
+job that much, once, and the next job sends what is marked. Items (`pk` is `OWNER#DATASET#lineage`):
 
 - `lineage#RUN#TURN`: an event, gzipped JSON; a run's id begins with its time;
-- `unsent#RUN#TURN`: the mark.
+- `unsent#RUN#TURN`: the mark, and when it was made.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lake.defaults import now
 from lake.items import Items, item_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from lake.declaration import LineageTarget
 
-__all__ = ["LineageLog", "Sender", "Told"]
+__all__ = ["LineageLog", "Sender", "Told", "lineage_partition"]
 
 _RESENT = 500  # events that one run sends again at most, of each owner's dataset
+_EMPTY_MS = 86_400_000  # from when on a mark without an event is one that a killed run left
 _KEY_VARIABLE = "OPENLINEAGE_API_KEY"
 
 
@@ -48,23 +51,33 @@ class Told:
 
 
 class LineageLog:
-    """Events in the manifest table, by its name."""
+    """Events in the manifest table, by its name.
 
-    def __init__(self, dynamodb: DynamoDBClient, table: str) -> None:
+    Args:
+        dynamodb: the client.
+        table: the table's name.
+        clock: tells the time.
+    """
+
+    def __init__(self, dynamodb: DynamoDBClient, table: str, *, clock: Callable[[], datetime] = now) -> None:
         self._items = Items(dynamodb, table)
+        self._clock = clock
+
+    def _now_ms(self) -> int:
+        return int(self._clock().timestamp() * 1000)
 
     def record(self, told: Told, *, unsent: bool) -> None:
         """Keep an event, over one of the same run and turn; with a mark if it is to be sent."""
-        pk = f"{told.owner}#{told.dataset}"
+        pk = lineage_partition(told.owner, told.dataset)
         body = gzip.compress(json.dumps(told.event, sort_keys=True).encode(), mtime=0)
         if unsent:
             # first: a mark without an event is nothing to send, an event without a mark never would be
-            self._items.put(item_key(pk, f"unsent#{told.key}"))
+            self._items.put({**item_key(pk, f"unsent#{told.key}"), "marked_at_ms": {"N": str(self._now_ms())}})
         self._items.put({**item_key(pk, f"lineage#{told.key}"), "event": {"B": body}})
 
     def sent(self, told: Told) -> None:
         """Take the mark from an event."""
-        self._items.delete([(f"{told.owner}#{told.dataset}", f"unsent#{told.key}")])
+        self._items.delete([(lineage_partition(told.owner, told.dataset), f"unsent#{told.key}")])
 
     def events(self, owner: str, dataset: str, *, run: str = "", since: str = "") -> Iterator[Told]:
         """Events of an owner's dataset, in the order in which their runs began.
@@ -77,21 +90,32 @@ class LineageLog:
         """
         first = f"lineage#{run or since}"
         last = f"lineage#{run}$" if run else "lineage$"  # the next sign after #
-        for item in self._items.between(f"{owner}#{dataset}", first, last):
+        for item in self._items.between(lineage_partition(owner, dataset), first, last):
             yield Told(owner, dataset, json.loads(gzip.decompress(_bytes(item["event"]["B"]))))
 
     def unsent(self, owner: str, dataset: str, most: int = _RESENT) -> Iterator[Told]:
         """Events that are marked, the oldest first."""
-        pk = f"{owner}#{dataset}"
+        pk = lineage_partition(owner, dataset)
         for count, item in enumerate(self._items.beginning(pk, "unsent#")):
             if count == most:
                 return
             key = item["sk"]["S"].partition("#")[2]
             kept = self._items.get(pk, f"lineage#{key}")
             if kept is None:
-                self._items.delete([(pk, item["sk"]["S"])])
+                # its event may be on its way this very moment, from this run or another
+                if int(item["marked_at_ms"]["N"]) < self._now_ms() - _EMPTY_MS:
+                    self._items.delete([(pk, item["sk"]["S"])])
                 continue
             yield Told(owner, dataset, json.loads(gzip.decompress(_bytes(kept["event"]["B"]))))
+
+
+def lineage_partition(owner: str, dataset: str) -> str:
+    """Leading key of the lineage of an owner's dataset.
+
+    >>> lineage_partition("solo", "visits")
+    'solo#visits#lineage'
+    """
+    return f"{owner}#{dataset}#lineage"
 
 
 def _bytes(given: Any) -> bytes:

@@ -7,7 +7,7 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `batch#LANE#TENANT#NUMBER`: one committed batch, its counts by tenant and day, and which sequence
   numbers of which producers it held; what doesn't fit there in `more#LANE#TENANT#NUMBER#PART`;
 - `OWNER#DATASET`, `sum#…`, `month#…`, `piece#…`: sums of the batches, see `lake.books`;
-- `OWNER#DATASET`, `object#s3://…`: the batch that took an object, and its records;
+- `OWNER#DATASET#objects`, `object#s3://…`: the batch that took an object, and its records;
 - `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
 - `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
 - `OWNER#DATASET`, `net`: which folder the listing for lost events goes on with;
@@ -16,9 +16,10 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `TENANT#DATASET`, `erased#TIME#DIGEST`: an event that was erased and must not come back;
 - `OWNER#DATASET`, `replayed#DIGEST`: a quarantined record that was sent round again;
 - `OWNER#DATASET`, `quality#TENANT#NUMBER`, `volume#TENANT#DAY`: what quality rules found, see `lake.quality_log`;
-- `OWNER#DATASET`, `lineage#RUN#TURN`, `unsent#RUN#TURN`: lineage, see `lake.lineage_log`.
+- `OWNER#DATASET#lineage`, `lineage#RUN#TURN`, `unsent#RUN#TURN`: lineage, see `lake.lineage_log`.
 
-The leading key starts with the tenant (or the pool), so a role can be held to its own items.
+The leading key starts with the tenant (or the pool), so a role can be held to its own items. What comes with each
+object or run of a job has a leading key of its own: a batch is planned by queries that never come near it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ if TYPE_CHECKING:
 
     from lake.items import Item
 
-__all__ = ["NO_TENANT", "Arrival", "BatchId", "BatchReceipt", "Counts", "Lane", "Manifest", "ProducerLedger"]
+__all__ = [
+    "NO_TENANT",
+    "Arrival",
+    "BatchId",
+    "BatchReceipt",
+    "Counts",
+    "Lane",
+    "Manifest",
+    "ProducerLedger",
+    "objects_partition",
+]
 
 NO_TENANT = "-"
 """Tenant of a series whose prefix names none."""
@@ -174,7 +185,7 @@ class Manifest:
 
     def taken(self, owner: str, dataset: str, prefix: str) -> set[str]:
         """Objects (`s3://…`) below a prefix that some batch has taken."""
-        found = self._items.beginning(f"{owner}#{dataset}", f"object#{prefix}")
+        found = self._items.beginning(objects_partition(owner, dataset), f"object#{prefix}")
         return {item["sk"]["S"].partition("#")[2] for item in found}
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
@@ -250,10 +261,10 @@ class Manifest:
     def record(self, receipt: BatchReceipt) -> None:
         """Write what a batch found; writing the same receipt again changes nothing."""
         batch = receipt.batch
-        pk = _pk(batch)
+        pk, objects = _pk(batch), objects_partition(batch.owner, batch.dataset)
         first, *more = to_pieces(receipt.figures)
         items: list[Item] = [
-            {**item_key(pk, f"object#{uri}"), "batch": {"S": str(batch)}, "records": {"N": str(records)}}
+            {**item_key(objects, f"object#{uri}"), "batch": {"S": str(batch)}, "records": {"N": str(records)}}
             for uri, records in receipt.objects.items()
         ]
         items += [{**item_key(pk, f"{_more_prefix(batch)}{part:04d}"), **piece} for part, piece in enumerate(more)]
@@ -341,6 +352,15 @@ class Manifest:
         return {sk.partition("#")[2] for _, sk in there}
 
 
+def objects_partition(owner: str, dataset: str) -> str:
+    """Leading key of the objects that batches of an owner's dataset have taken.
+
+    >>> objects_partition("solo", "visits")
+    'solo#visits#objects'
+    """
+    return f"{owner}#{dataset}#objects"
+
+
 def _pk(batch: BatchId) -> str:
     return f"{batch.owner}#{batch.dataset}"
 
@@ -355,7 +375,7 @@ def _arrival_key(one: Arrival) -> tuple[str, str]:
 
 
 def _taken_key(one: Arrival) -> tuple[str, str]:
-    return f"{one.owner}#{one.dataset}", f"object#{one.uri}"
+    return objects_partition(one.owner, one.dataset), f"object#{one.uri}"
 
 
 def _batch_prefix(batch: BatchId) -> str:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from referencing import Registry, Resource
 
 from lake.contract import Contract, Field, ListOf, Primitive, StructOf
 from lake.declaration import Buffering, Dataset, Lake, LineageTarget, Tenant, Tier, read_lake
+from lake.defaults import now
 from lake.errors import DeclarationError
 from lake.figures import Counts, Figures
 from lake.lineage import BatchStory, Parent, TableStory, Turn, batch_event, batch_run_id, table_event
@@ -268,6 +270,26 @@ def test_a_mark_that_dynamodb_leaves_at_first_goes_all_the_same(log, busy, recei
     assert list(log.unsent("solo", "left")) == []
     assert send(log, LineageTarget(there.url, timeout_seconds=30), [], dataset="left")[0] == []
     assert len(there.events) == 1
+
+
+def test_a_mark_outlives_a_look_between_it_and_its_event_but_not_a_killed_run(log, monkeypatch):
+    made, seen = told("between", 1), []
+    put = log._items.put
+
+    def look_between(item):
+        put(item)
+        seen.append(list(log.unsent("solo", "between")))
+
+    monkeypatch.setattr(log._items, "put", look_between)
+    log.record(made, unsent=True)
+    assert seen == [[], [made]]  # between the two, and behind them
+    monkeypatch.setattr(log._items, "put", lambda item: put(item) if item["sk"]["S"].startswith("unsent#") else None)
+    log.record(told("between", 2), unsent=True)  # killed before its event was kept
+    assert list(log.unsent("solo", "between")) == [made]
+    later = LineageLog(log._items._dynamodb, log._items.table, clock=lambda: now() + timedelta(days=2))
+    assert [list(one.unsent("solo", "between")) for one in (log, later)] == [[made], [made]]
+    marks = log._items.beginning("solo#between#lineage", "unsent#")
+    assert [item["sk"]["S"] for item in marks] == [f"unsent#{made.key}"]
 
 
 @pytest.mark.parametrize("how", ["away", "refusing", "slow"])
