@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from k8s.applications import application
 from lake.errors import TerminalError, known_values
 from lake.lineage_log import lineage_partition
-from lake.manifest import objects_partition
+from lake.manifest import new_partition, objects_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -173,6 +173,7 @@ def _ingest(reach: _Reach) -> list[_Statement]:
         for one in reach.lake.datasets
         for leading in (
             f"{owner}#{one.name}",
+            new_partition(owner, one.name),
             objects_partition(owner, one.name),
             lineage_partition(owner, one.name),
         )

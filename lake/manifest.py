@@ -9,7 +9,7 @@ whatever this table lacks can be told again from those two. Items (`pk`, `sk`):
 - `OWNER#DATASET`, `sum#…`, `month#…`, `piece#…`: sums of the batches, see `lake.books`;
 - `OWNER#DATASET#objects`, `object#s3://…`: the batch that took an object, and its records;
 - `TENANT#DATASET`, `file#s3://…#ETAG`: a dropped file that was taken, see `lake.drops`;
-- `OWNER#DATASET`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
+- `OWNER#DATASET#new`, `new#LANE#TENANT#s3://…`: an object that no batch has taken yet;
 - `OWNER#DATASET`, `net`: which folder the listing for lost events goes on with;
 - `OWNER#DATASET`, `net#FOLDER`: up to which keys the folder was listed today;
 - `OWNER#DATASET`, `erasure#ID#TABLE`: rows that an erasure took out of one of the owner's tables;
@@ -50,6 +50,7 @@ __all__ = [
     "Lane",
     "Manifest",
     "ProducerLedger",
+    "new_partition",
     "objects_partition",
 ]
 
@@ -207,8 +208,8 @@ class Manifest:
     def waiting_series(self, owner: str, dataset: str) -> list[tuple[Lane, str]]:
         """Lanes and tenants that have new objects, by lane; one query each and one more, however many objects wait."""
         found: list[tuple[Lane, str]] = []
-        after = "new#"
-        while first := next(self._items.between(f"{owner}#{dataset}", after, "new$", keys_only=True, page=1), None):
+        pk, after = new_partition(owner, dataset), "new#"
+        while first := next(self._items.between(pk, after, "new$", keys_only=True, page=1), None):
             _, lane, quoted, _ = first["sk"]["S"].split("#", 3)
             found.append((Lane(lane), unquote(quoted)))
             after = f"new#{lane}#{quoted}$"  # the next sign after #: behind all objects of this tenant
@@ -218,7 +219,7 @@ class Manifest:
     def waiting(self, owner: str, dataset: str, lane: Lane, tenant: str, limit: int | None = None) -> list[Arrival]:
         """The first new objects of a series, or all of them, in the order of their keys."""
         prefix = f"new#{lane}#{quote(tenant, safe='')}#"
-        items = self._items.beginning(f"{owner}#{dataset}", prefix, page=limit)
+        items = self._items.beginning(new_partition(owner, dataset), prefix, page=limit)
         return [
             Arrival(owner, dataset, lane, tenant, item["uri"]["S"], int(item["size"]["N"]))
             for item in islice(items, limit)
@@ -352,6 +353,15 @@ class Manifest:
         return {sk.partition("#")[2] for _, sk in there}
 
 
+def new_partition(owner: str, dataset: str) -> str:
+    """Leading key of the objects of an owner's dataset that no batch has taken yet.
+
+    >>> new_partition("solo", "visits")
+    'solo#visits#new'
+    """
+    return f"{owner}#{dataset}#new"
+
+
 def objects_partition(owner: str, dataset: str) -> str:
     """Leading key of the objects that batches of an owner's dataset have taken.
 
@@ -371,7 +381,7 @@ def _number(item: Mapping[str, Any]) -> int:
 
 def _arrival_key(one: Arrival) -> tuple[str, str]:
     # a stray's tenant is whatever somebody sent: quoted, it can't hold the separator
-    return f"{one.owner}#{one.dataset}", f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
+    return new_partition(one.owner, one.dataset), f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
 
 
 def _taken_key(one: Arrival) -> tuple[str, str]:
