@@ -38,6 +38,8 @@ _UNKNOWN = re.compile(r"\bCommitStateUnknownException\b")
 # what Py4J says when nobody is at the other end any more
 _GONE = re.compile(
     r"does not exist in the JVM|Answer from Java side is empty|Error while sending|trying to connect to the"
+    # an answer that ended before it began; any other such sentence goes on with what happened
+    r"|^An error occurred while calling \S+\s*$"
 )
 
 

@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 
 from lake.errors import EnvironmentProblemError, LakehoseError
 from lake.names import bucket_and_key
+from spark_jobs.failures import spoken
 from spark_jobs.jars import cached_jars, fetch_jars, in_image
 
 if TYPE_CHECKING:
@@ -201,10 +202,14 @@ def side_by_side(
         work: takes a session, whose settings no other work sees, and an item.
         say: takes a line.
         at_once: most items under way.
+
+    Raises:
+        EnvironmentProblemError: Spark's JVM has ended.
     """
     sessions: SimpleQueue[SparkSession] = SimpleQueue()
-    for _ in range(at_once):
-        sessions.put(spark.newSession())
+    with spoken("Spark's sessions"):
+        for _ in range(at_once):
+            sessions.put(spark.newSession())
 
     def one(item: _Item) -> _Result:
         session = sessions.get()

@@ -125,6 +125,9 @@ def test_an_error_tells_whether_another_try_may_help(error, passing):
             EnvironmentProblemError,
             "ingest: Spark's JVM has ended: was it killed, or out of memory? Start the job again",
         ),
+        # an answer that was cut off before its first sign
+        (Py4JError("An error occurred while calling o80.newSession"), EnvironmentProblemError, "ingest: Spark's JVM"),
+        (Py4JError("An error occurred while calling o80.sql. Trace:\nx"), TerminalError, "ingest: Spark failed: "),
         # PySpark's, of rows that were still to come
         (EOFError(), EnvironmentProblemError, "ingest: Spark's JVM has ended: was it killed, or out of memory?"),
         (Py4JError("Caused by: a.SdkClientException: (Status Code: 503)"), TransientError, "ingest: Spark failed: "),
