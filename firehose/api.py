@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import binascii
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from firehose.description import describe
 from firehose.streams import DeliveryStream, invalid, parse_destination
+from firehose.update import updated_request
 from firehose.validation import service_model, validate
 from lake.aws_json import Reply, ServiceError, decode, json_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from firehose.engine import Engine
     from firehose.registry import Registry
@@ -27,19 +29,40 @@ __all__ = ["FirehoseApi"]
 _RECORD_BYTES, _CALL_BYTES, _CALL_RECORDS = 1_024_000, 4 << 20, 500
 _LIST_DEFAULT = 10
 """Names a page of ListDeliveryStreams has where no Limit is given."""
+_TAGS = 50
+"""Tags of a stream, and of a page of ListTagsForDeliveryStream, at the most."""
 _SHOWN = 60
 """Characters of a record's data that an error shows."""
 
 
 class FirehoseApi:
-    """Answers Firehose calls."""
+    """Answers Firehose calls.
 
-    def __init__(self, engine: Engine, registry: Registry, account: str, region: str, now: Callable[[], float]) -> None:
+    Args:
+        engine: does the work.
+        registry: knows the streams.
+        account: that ARNs name.
+        region: that ARNs name.
+        now: seconds since the epoch.
+        creating_seconds: how long a new stream is CREATING, as on AWS for a minute or so; here it is ready at once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        account: str,
+        region: str,
+        now: Callable[[], float],
+        *,
+        creating_seconds: float = 0.0,
+    ) -> None:
         self._engine = engine
         self._registry = registry
         self._account = account
         self._region = region
         self._now = now
+        self._creating_seconds = creating_seconds
         self._changes = asyncio.Lock()
         # record ids differ between servers and starts
         self._run = secrets.token_hex(12)
@@ -48,6 +71,10 @@ class FirehoseApi:
             "DeleteDeliveryStream": self._delete,
             "DescribeDeliveryStream": self._describe,
             "ListDeliveryStreams": self._list,
+            "ListTagsForDeliveryStream": self._list_tags,
+            "TagDeliveryStream": self._tag,
+            "UntagDeliveryStream": self._untag,
+            "UpdateDestination": self._update,
         }
 
     async def call(self, operation: str, body: bytes) -> Reply:
@@ -72,6 +99,7 @@ class FirehoseApi:
     async def _create(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["DeliveryStreamName"]
         destination = parse_destination(request)
+        tags = _with_tags(name, {}, request.get("Tags") or [])
         async with self._changes:
             if self._registry.get(name) is not None:
                 raise ServiceError(
@@ -85,21 +113,61 @@ class FirehoseApi:
                 created=self._now(),
                 request=request,
                 destination=destination,
+                tags=tags,
             )
-            await asyncio.to_thread(self._registry.add, stream)
+            await asyncio.to_thread(self._registry.put, stream)
             self._engine.add(stream)
         return {"DeliveryStreamARN": stream.arn}
 
     async def _delete(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["DeliveryStreamName"]
         async with self._changes:
-            self._stream(name)
+            self._active(name)
             await asyncio.to_thread(self._registry.remove, name)
             self._engine.remove(name)
         return {}
 
+    async def _update(self, request: dict[str, Any]) -> dict[str, Any]:
+        async with self._changes:
+            stream = self._active(request["DeliveryStreamName"])
+            made = updated_request(stream, request)
+            changed = replace(
+                stream,
+                version=stream.version + 1,
+                updated=self._now(),
+                request=made,
+                destination=parse_destination(made),
+            )
+            await asyncio.to_thread(self._registry.put, changed)
+            self._engine.update(changed)
+        return {}
+
     async def _describe(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"DeliveryStreamDescription": describe(self._stream(request["DeliveryStreamName"]))}
+        stream = self._stream(request["DeliveryStreamName"])
+        return {"DeliveryStreamDescription": describe(stream, "CREATING" if self._creating(stream) else "ACTIVE")}
+
+    async def _tag(self, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._retag(request, lambda stream: _with_tags(stream.name, stream.tags, request["Tags"]))
+
+    async def _untag(self, request: dict[str, Any]) -> dict[str, Any]:
+        gone = set(request["TagKeys"])
+        return await self._retag(
+            request, lambda stream: {key: value for key, value in stream.tags.items() if key not in gone}
+        )
+
+    async def _retag(
+        self, request: dict[str, Any], change: Callable[[DeliveryStream], Mapping[str, str]]
+    ) -> dict[str, Any]:
+        async with self._changes:
+            stream = self._active(request["DeliveryStreamName"])
+            await asyncio.to_thread(self._registry.put, replace(stream, tags=change(stream)))
+        return {}
+
+    async def _list_tags(self, request: dict[str, Any]) -> dict[str, Any]:
+        after, limit = request.get("ExclusiveStartTagKey", ""), request.get("Limit", _TAGS)
+        tags = sorted(self._stream(request["DeliveryStreamName"]).tags.items())
+        left = [_tag(key, value) for key, value in tags if key > after]
+        return {"Tags": left[:limit], "HasMoreTags": len(left) > limit}
 
     async def _list(self, request: dict[str, Any]) -> dict[str, Any]:
         after = request.get("ExclusiveStartDeliveryStreamName", "")
@@ -153,11 +221,13 @@ class FirehoseApi:
 
     def _target(self, operation: str, request: dict[str, Any]) -> str:
         name = request.get("DeliveryStreamName")
-        if isinstance(name, str) and self._registry.get(name) is not None:
-            return name
+        stream = self._registry.get(name) if isinstance(name, str) else None
+        # while it is being created the service knows nothing of it where records are put
+        if stream is not None and not self._creating(stream):
+            return stream.name
         filler = {"Record": {"Data": ""}} if operation == "PutRecord" else {"Records": [{"Data": ""}]}
         validate("firehose", operation, {"DeliveryStreamName": name, **filler})
-        return self._stream(str(name)).name
+        raise self._not_found(str(name))
 
     def _stream(self, name: str) -> DeliveryStream:
         stream = self._registry.get(name)
@@ -165,8 +235,32 @@ class FirehoseApi:
             raise self._not_found(name)
         return stream
 
+    def _creating(self, stream: DeliveryStream) -> bool:
+        return bool(self._creating_seconds) and self._now() < stream.created + self._creating_seconds
+
+    def _active(self, name: str) -> DeliveryStream:
+        stream = self._stream(name)
+        if self._creating(stream):
+            raise ServiceError(
+                "ResourceInUseException", f"Firehose {name} under account {self._account} is CREATING: wait for ACTIVE"
+            )
+        return stream
+
     def _not_found(self, name: str) -> ServiceError:
         return ServiceError("ResourceNotFoundException", f"Firehose {name} under account {self._account} not found.")
+
+
+def _with_tags(name: str, there: Mapping[str, str], given: list[dict[str, str]]) -> dict[str, str]:
+    tags = {**there, **{one["Key"]: one.get("Value", "") for one in given}}
+    if len(tags) > _TAGS:
+        raise ServiceError(
+            "LimitExceededException", f"Firehose {name} would have {len(tags)} tags, at most {_TAGS} are allowed"
+        )
+    return tags
+
+
+def _tag(key: str, value: str) -> dict[str, str]:
+    return {"Key": key, "Value": value}
 
 
 def _decoded(text: Any) -> bytes:

@@ -94,10 +94,13 @@ def serve_command(  # noqa: PLR0917 - typer's options
     max_pending_mib: Annotated[int, typer.Option(help="Memory for undelivered records, in MiB.", min=1)] = 1024,
     segment_mib: Annotated[int, typer.Option(help="Size of a segment of the log, in MiB.", min=1)] = 64,
     uploads: Annotated[int, typer.Option(help="Objects written to S3 at once.", min=1)] = 8,
+    creating_seconds: Annotated[
+        float, typer.Option(help="How long a new stream is CREATING, to try out clients that have to wait.", min=0)
+    ] = 0.0,
 ) -> None:
     """Run a Firehose server that acknowledges only what is on disk, and delivers it to S3."""
     limits = Limits(max_pending_mib * _MEBIBYTE, segment_mib * _MEBIBYTE, uploads)
-    settings = Settings(data_dir, host, port, s3_endpoint, region, account, limits)
+    settings = Settings(data_dir, host, port, s3_endpoint, region, account, limits, creating_seconds)
     _run(lambda: serve_firehose(settings))
 
 

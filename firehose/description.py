@@ -9,17 +9,23 @@ from firehose.streams import DEFAULT_INTERVAL, DEFAULT_SIZE_MB, requested_destin
 if TYPE_CHECKING:
     from firehose.streams import DeliveryStream
 
-__all__ = ["describe"]
+__all__ = ["DESTINATION_ID", "describe"]
 
-_DESTINATION_ID = "destinationId-000000000001"
+DESTINATION_ID = "destinationId-000000000001"
+"""Of a stream's only destination."""
 _PLAIN = (
     *("RoleARN", "BucketARN", "Prefix", "ErrorOutputPrefix", "BufferingHints", "CompressionFormat"),
     *("EncryptionConfiguration", "CloudWatchLoggingOptions"),
 )
 
 
-def describe(stream: DeliveryStream) -> dict[str, Any]:
-    """Make a DeliveryStreamDescription."""
+def describe(stream: DeliveryStream, status: str) -> dict[str, Any]:
+    """Make a DeliveryStreamDescription.
+
+    Args:
+        stream: the stream.
+        status: its DeliveryStreamStatus.
+    """
     given, _ = requested_destination(stream.request)
     defaults: dict[str, Any] = {
         "BufferingHints": {"SizeInMBs": DEFAULT_SIZE_MB, "IntervalInSeconds": DEFAULT_INTERVAL},
@@ -36,14 +42,15 @@ def describe(stream: DeliveryStream) -> dict[str, Any]:
     return {
         "DeliveryStreamName": stream.name,
         "DeliveryStreamARN": stream.arn,
-        "DeliveryStreamStatus": "ACTIVE",
+        "DeliveryStreamStatus": status,
         "DeliveryStreamEncryptionConfiguration": {"Status": "DISABLED"},
         "DeliveryStreamType": "DirectPut",
         "VersionId": str(stream.version),
         "CreateTimestamp": stream.created,
+        **({} if stream.updated is None else {"LastUpdateTimestamp": stream.updated}),
         "Destinations": [
             {
-                "DestinationId": _DESTINATION_ID,
+                "DestinationId": DESTINATION_ID,
                 "S3DestinationDescription": {name: extended[name] for name in _PLAIN if name in extended},
                 "ExtendedS3DestinationDescription": extended,
             }

@@ -148,6 +148,13 @@ class Engine:
         """Take up a stream that was created."""
         self._live[stream.name] = LiveStream(stream)
 
+    def update(self, stream: DeliveryStream) -> None:
+        """Go on with a stream as it is now; what is in its buffers is delivered as it was."""
+        live = self._live[stream.name]
+        for buffer in live.buffers.take_all():
+            self._deliver_buffer(live, buffer)
+        live.become(stream)
+
     def remove(self, name: str) -> None:
         """Let go of a stream that was deleted, and of its records."""
         live = self._live.pop(name)

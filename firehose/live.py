@@ -67,8 +67,13 @@ class LiveStream:
     _checked: dict[tuple[str, ...], Reason | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        destination = self.stream.destination
-        self.buffers = Buffers(destination.size_bytes, destination.interval_ms)
+        self.become(self.stream)
+
+    def become(self, stream: DeliveryStream) -> None:
+        """Go on by a definition, with new buffers: the old ones' partitions and suffixes may mean something else."""
+        self.stream = stream
+        self.buffers = Buffers(stream.destination.size_bytes, stream.destination.interval_ms)
+        self._checked.clear()
 
     def take(self, chunk: Chunk, now_ms: int, quota: int) -> list[Buffer]:
         """Send a chunk through the stream's processors into its buffers; returns the buffers that are full by it."""

@@ -105,8 +105,8 @@ class Registry:
         """Find a stream."""
         return self._streams.get(name)
 
-    def add(self, stream: DeliveryStream) -> None:
-        """Add a stream; it is on disk when this returns."""
+    def put(self, stream: DeliveryStream) -> None:
+        """Add a stream, or replace the one of its name; it is on disk when this returns."""
         self._write({**self._streams, stream.name: stream})
 
     def remove(self, name: str) -> None:
@@ -131,6 +131,8 @@ class Registry:
                 "arn": stream.arn,
                 "version": stream.version,
                 "created": stream.created,
+                "updated": stream.updated,
+                "tags": stream.tags,
                 "request": stream.request,
             }
             for stream in streams.values()
@@ -147,6 +149,9 @@ def _stream(one: dict[str, Any], path: Path) -> DeliveryStream:
             arn=one["arn"],
             version=one["version"],
             created=one["created"],
+            # older files have neither
+            updated=one.get("updated"),
+            tags=one.get("tags", {}),
             request=one["request"],
             destination=parse_destination(one["request"]),
         )

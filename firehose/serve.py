@@ -50,6 +50,8 @@ class Settings:
     region: str = "us-east-1"
     account: str = "000000000000"
     limits: Limits = field(default_factory=Limits)
+    creating_seconds: float = 0.0
+    """How long a new stream is CREATING."""
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -77,8 +79,11 @@ async def _run(settings: Settings, folder: DataFolder, listener: socket.socket, 
     registry = Registry(folder)
     writer = S3Writer(s3_client(settings.s3_endpoint, settings.region, settings.limits.uploads))
     engine = Engine(folder, registry, writer, time.time, settings.limits)
+    api = FirehoseApi(
+        *(engine, registry, settings.account, settings.region, time.time), creating_seconds=settings.creating_seconds
+    )
     app = App(
-        FirehoseApi(engine, registry, settings.account, settings.region, time.time),
+        api,
         Quotas(registry, settings.account, settings.region, time.time),
         engine,
     )

@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/firehose/latest/APIReference/API_CreateDeliv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -18,9 +18,17 @@ from firehose.processing import ORDER, AppendDelimiter, Chain, Step
 from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
-__all__ = ["DeliveryStream", "Destination", "invalid", "parse_destination", "requested_destination"]
+__all__ = [
+    "S3_DESTINATIONS",
+    "DeliveryStream",
+    "Destination",
+    "invalid",
+    "parse_destination",
+    "requested_destination",
+]
 
 MEBIBYTE = 1 << 20
 DEFAULT_SIZE_MB, DEFAULT_INTERVAL = 5, 300
@@ -28,7 +36,7 @@ DEFAULT_SIZE_MB, DEFAULT_INTERVAL = 5, 300
 # there were shorter intervals: https://docs.aws.amazon.com/firehose/latest/dev/buffering.html
 _PARTITIONED_INTERVAL = 1
 _MAX_KEYS = 50
-_S3_DESTINATIONS = ("ExtendedS3DestinationConfiguration", "S3DestinationConfiguration")
+S3_DESTINATIONS = ("ExtendedS3DestinationConfiguration", "S3DestinationConfiguration")
 _NOT_SUPPORTED = (
     *("DeliveryStreamEncryptionConfigurationInput", "KinesisStreamSourceConfiguration"),
     *("MSKSourceConfiguration", "DatabaseSourceConfiguration"),
@@ -76,8 +84,11 @@ class DeliveryStream:
     created: float
     """Seconds since the epoch."""
     request: dict[str, Any]
-    """The CreateDeliveryStream request it was made of, for DescribeDeliveryStream and for the next start."""
+    """The CreateDeliveryStream request that makes it as it is now, for DescribeDeliveryStream and the next start."""
     destination: Destination
+    updated: float | None = None
+    """Of its last update, seconds since the epoch."""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def invalid(message: str) -> ServiceError:
@@ -95,15 +106,15 @@ def requested_destination(request: dict[str, Any]) -> tuple[dict[str, Any], bool
     if kind != "DirectPut":
         raise invalid(f"DeliveryStreamType: got {kind}, this server supports: DirectPut")
     given = [name for name in request if name.endswith("DestinationConfiguration") and request[name] is not None]
-    foreign = [name for name in given if name not in _S3_DESTINATIONS]
+    foreign = [name for name in given if name not in S3_DESTINATIONS]
     if foreign:
-        raise invalid(f"{foreign[0]}: this server supports: {', '.join(_S3_DESTINATIONS)}")
+        raise invalid(f"{foreign[0]}: this server supports: {', '.join(S3_DESTINATIONS)}")
     if len(given) != 1:
         raise invalid(f"Exactly one destination configuration is supported for a Firehose, got {len(given)}")
     for name in _NOT_SUPPORTED:
         if request.get(name) is not None:
             raise invalid(f"{name}: this server doesn't support it")
-    return request[given[0]], given[0] == _S3_DESTINATIONS[0]
+    return request[given[0]], given[0] == S3_DESTINATIONS[0]
 
 
 def parse_destination(request: dict[str, Any]) -> Destination:

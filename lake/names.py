@@ -27,7 +27,7 @@ def shorten(name: str, limit: int, *, joint: str = "-") -> str:
     """Cut a name to a limit of characters, keeping it apart from all others.
 
     >>> shorten("a" * 70, 63)
-    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a46e3ba7'
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-6bd5e503'
     """
     if len(name) <= limit:
         return name

@@ -48,7 +48,7 @@ def run(folder, work):
         registry = Registry(data)
         for name in ("a", "b"):
             if registry.get(name) is None:
-                registry.add(stream(name))
+                registry.put(stream(name))
         writer = HeldWriter()
         engine = Engine(data, registry, writer, time.time)
         faults = []

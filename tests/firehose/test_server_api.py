@@ -171,7 +171,7 @@ def test_a_batch_that_is_malformed_is_refused_with_its_code(api, body, code):
 
 
 @pytest.mark.parametrize(
-    "target", ["Firehose_20150804.Frobnicate", "Firehose_20150804.UpdateDestination", "Other.Op", None]
+    "target", ["Firehose_20150804.Frobnicate", "Firehose_20150804.StartDeliveryStreamEncryption", "Other.Op", None]
 )
 def test_an_operation_that_is_not_known_is_refused(api, target):
     status, answer, _ = raw(api, target, b"{}")
