@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import secrets
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from firehose.engine import Engine
+    from firehose.metrics import StreamMetrics
     from firehose.registry import Registry
 
 __all__ = ["FirehoseApi"]
@@ -177,6 +179,7 @@ class FirehoseApi:
         return {"DeliveryStreamNames": names[:limit], "HasMoreDeliveryStreams": len(names) > limit}
 
     async def _put_record(self, request: dict[str, Any]) -> Reply:
+        started = time.perf_counter()
         try:
             text = request["Record"]["Data"]
             data = _decoded(text)
@@ -186,10 +189,12 @@ class FirehoseApi:
         name = self._target("PutRecord", request)
         if len(data) > _RECORD_BYTES:
             raise _too_long("record.data", text)
-        first = await self._put(name, [data])
+        first, metrics = await self._put(name, [data])
+        metrics.put_record.note(1, len(data), time.perf_counter() - started)
         return json_reply({"RecordId": self._record_id(first), "Encrypted": False})
 
     async def _put_record_batch(self, request: dict[str, Any]) -> Reply:
+        started = time.perf_counter()
         try:
             texts = [record["Data"] for record in request["Records"]]
             data = [_decoded(text) for text in texts]
@@ -206,13 +211,15 @@ class FirehoseApi:
             raise _too_long(f"records.{at + 1}.member.data", texts[at])
         if sum(lengths) > _CALL_BYTES:
             raise invalid("Records size exceeds 4 MB limit")
-        first = await self._put(name, data)
+        first, metrics = await self._put(name, data)
+        metrics.put_record_batch.note(len(data), sum(lengths), time.perf_counter() - started)
         ids = ",".join([f'{{"RecordId":"{self._run}{number:024d}"}}' for number in range(first, first + len(data))])
         return Reply(f'{{"FailedPutCount":0,"Encrypted":false,"RequestResponses":[{ids}]}}'.encode())
 
-    async def _put(self, name: str, data: list[bytes]) -> int:
+    async def _put(self, name: str, data: list[bytes]) -> tuple[int, StreamMetrics]:
         try:
-            return await self._engine.put(name, data)
+            metrics = self._engine.streams[name].metrics
+            return await self._engine.put(name, data), metrics
         except KeyError:  # it was deleted in between
             raise self._not_found(name) from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from uuid import uuid4
 
+from firehose.exposition import CONTENT_TYPE
 from lake.aws_json import Reply, ServiceError, error_reply, json_reply
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from firehose.api import FirehoseApi
     from firehose.engine import Engine
+    from firehose.exposition import Exposition
     from firehose.quotas import Quotas
 
     Scope = MutableMapping[str, Any]
@@ -34,12 +36,13 @@ _FLUSH_SECONDS = 600.0
 
 
 class App:
-    """The application; POST / is AWS JSON 1.1, `/_lakehose/…` is for the one who runs the server."""
+    """The application: POST / is AWS JSON 1.1; `/_lakehose/…` and `/metrics` are for the one who runs the server."""
 
-    def __init__(self, api: FirehoseApi, quotas: Quotas, engine: Engine) -> None:
+    def __init__(self, api: FirehoseApi, quotas: Quotas, engine: Engine, exposition: Exposition) -> None:
         self._api = api
         self._quotas = quotas
         self._engine = engine
+        self._exposition = exposition
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -68,6 +71,8 @@ class App:
         path: str = scope["path"]
         if path.startswith(_ADMIN):
             return await self._admin(scope["method"], path.removeprefix(_ADMIN), scope["query_string"].decode())
+        if (scope["method"], path) == ("GET", "/metrics"):
+            return Reply(self._exposition.render(), content_type=CONTENT_TYPE)
         target = next((value for name, value in scope["headers"] if name == b"x-amz-target"), b"").decode("latin-1")
         service, _, operation = target.partition(".")
         if service == _FIREHOSE:

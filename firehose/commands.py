@@ -97,10 +97,20 @@ def serve_command(  # noqa: PLR0917 - typer's options
     creating_seconds: Annotated[
         float, typer.Option(help="How long a new stream is CREATING, to try out clients that have to wait.", min=0)
     ] = 0.0,
+    cloudwatch_endpoint: Annotated[
+        str | None, typer.Option(help="URL of the CloudWatch that is told of streams each minute; aws is AWS itself.")
+    ] = None,
+    cloudwatch_namespace: Annotated[
+        str, typer.Option(help="Namespace of these metrics; on AWS one that doesn't begin with AWS/.")
+    ] = "AWS/Firehose",
+    cloudwatch_seconds: Annotated[float, typer.Option(help="How often it is told, in seconds.", min=1)] = 60.0,
 ) -> None:
     """Run a Firehose server that acknowledges only what is on disk, and delivers it to S3."""
     limits = Limits(max_pending_mib * _MEBIBYTE, segment_mib * _MEBIBYTE, uploads)
-    settings = Settings(data_dir, host, port, s3_endpoint, region, account, limits, creating_seconds)
+    settings = Settings(
+        *(data_dir, host, port, s3_endpoint, region, account, limits, creating_seconds),
+        *(cloudwatch_endpoint, cloudwatch_namespace, cloudwatch_seconds),
+    )
     _run(lambda: serve_firehose(settings))
 
 

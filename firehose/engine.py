@@ -23,7 +23,7 @@ from firehose.recovery import recover
 from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from firehose.buffers import Buffer
     from firehose.delivery import S3Writer
@@ -103,9 +103,9 @@ class Engine:
         by_identity = {live.stream.identity: live for live in self._live.values()}
         recovered = recover(folder.log, set(by_identity))
         self._journal = Journal(folder.log, self._limits.segment_bytes, recovered, disk=disk)
-        self._again = [(by_identity[intent.stream], intent, data) for intent, data in recovered.deliveries]
-        for live, _, data in self._again:
-            self._hold(live, data)
+        self._again = [(by_identity[one.intent.stream], one) for one in recovered.deliveries]
+        for live, one in self._again:
+            self._hold(live, one.data)
         for put in recovered.puts:
             self._hold(by_identity[put.stream], put.data)
             self._queue.append(_Accepted(by_identity[put.stream], Chunk(put.data, put.numbers, put.arrival_ms)))
@@ -124,8 +124,8 @@ class Engine:
 
         self._journal.start()
         self._wake.set()
-        for live, intent, data in self._again:
-            self._deliver(live, intent, data, logged=True)
+        for live, one in self._again:
+            self._deliver(live, one.intent, one.data, one.oldest_ms, logged=True)
         self._again = []
         self._tasks = [asyncio.create_task(self._process()), asyncio.create_task(self._watch())]
         for task in self._tasks:
@@ -174,6 +174,7 @@ class Engine:
         live = self._live[name]
         cost = sum(map(len, data)) + _RECORD_OVERHEAD * len(data)
         if self._pending_bytes + cost > self._limits.pending_bytes:
+            live.metrics.throttled += len(data)
             raise ServiceError("ServiceUnavailableException", "Slow down: too much is not delivered yet.", 503)
         self._hold(live, data)
         arrival = int(self._now() * 1000)
@@ -186,6 +187,11 @@ class Engine:
         self._wake.set()
         return first
 
+    @property
+    def streams(self) -> Mapping[str, LiveStream]:
+        """All streams at work, by name."""
+        return self._live
+
     async def flush(self, name: str | None = None) -> dict[str, Flushed]:
         """Deliver now what was acknowledged so far, of one stream or of all; returns when it is in S3.
 
@@ -197,7 +203,7 @@ class Engine:
         self._queue.append(marker)
         self._wake.set()
         await marker
-        before = {live.stream.name: (live.delivered.objects, live.delivered.records) for live in wanted}
+        before = {live.stream.name: (live.metrics.objects, live.metrics.records) for live in wanted}
         tasks = []
         for live in wanted:
             for buffer in live.buffers.take_all():
@@ -207,8 +213,8 @@ class Engine:
             await asyncio.wait(tasks)  # a flush that gives up doesn't end the deliveries it waits for
         return {
             live.stream.name: Flushed(
-                live.delivered.objects - before[live.stream.name][0],
-                live.delivered.records - before[live.stream.name][1],
+                live.metrics.objects - before[live.stream.name][0],
+                live.metrics.records - before[live.stream.name][1],
             )
             for live in wanted
         }
@@ -218,16 +224,16 @@ class Engine:
         now_ms = int(self._now() * 1000)
         streams = {}
         for name, live in sorted(self._live.items()):
-            oldest = live.buffers.oldest_ms
+            oldest = live.oldest_ms
             streams[name] = {
                 "buffers": len(live.buffers),
                 "activePartitions": live.buffers.active_partitions,
                 "pendingRecords": live.pending,
                 "oldestRecordAgeSeconds": None if oldest is None else max(0, now_ms - oldest) / 1000,
                 "deliveriesUnderWay": len(live.tasks),
-                "deliveredObjects": live.delivered.objects,
-                "deliveredRecords": live.delivered.records,
-                "deliveredBytes": live.delivered.bytes,
+                "deliveredObjects": live.metrics.objects,
+                "deliveredRecords": live.metrics.records,
+                "deliveredBytes": live.metrics.bytes,
                 "refusedRecords": dict(live.refused),
                 "trouble": live.trouble,
             }
@@ -281,14 +287,16 @@ class Engine:
             await asyncio.sleep(_TICK)
 
     def _deliver_buffer(self, live: LiveStream, buffer: Buffer) -> None:
-        self._deliver(live, live.intent(buffer), buffer.data, logged=False)
+        self._deliver(live, live.intent(buffer), buffer.data, buffer.oldest_ms, logged=False)
 
-    def _deliver(self, live: LiveStream, intent: Intent, data: list[bytes], *, logged: bool) -> None:
+    def _deliver(self, live: LiveStream, intent: Intent, data: list[bytes], oldest_ms: int, *, logged: bool) -> None:
+        live.under_way[intent.delivery] = oldest_ms
         task = asyncio.create_task(self._delivery(live, intent, data, logged=logged))
         live.tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             live.tasks.discard(task)
+            del live.under_way[intent.delivery]
             if task.cancelled() and live.deleted:
                 self._drop(live, intent.numbers, data)
 
@@ -298,9 +306,9 @@ class Engine:
         if not logged:
             await _until_logged(lambda: self._journal.intend(intent))
         await self._upload(live, intent, data)
-        live.delivered.objects += 1
-        live.delivered.records += len(data)
-        live.delivered.bytes += sum(map(len, data))
+        live.metrics.objects += 1
+        live.metrics.records += len(data)
+        live.metrics.bytes += sum(map(len, data))
         await _until_logged(lambda: self._journal.done(intent.delivery, intent.numbers))
         self._release(live, data)
 
@@ -308,10 +316,12 @@ class Engine:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
         while True:
+            live.metrics.attempts += 1
             try:
                 async with self._uploads:
                     await loop.run_in_executor(self._pool, self._write, intent, data)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records stay, and it is told and tried again
+                live.metrics.failures += 1
                 if live.trouble is None:
                     _log.warning("stream %s: %s; it is tried until it succeeds", live.stream.name, error)
                 live.trouble = str(error) or repr(error)

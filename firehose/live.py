@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from uuid import uuid4
 
 from firehose.buffers import Buffer, Buffers, ErrorOutput, Partition
 from firehose.frames import Intent
+from firehose.metrics import StreamMetrics
 from firehose.objects import Compression, Recipe, notes_of
 from firehose.prefixes import object_key, unsafe_key
 from firehose.processing import Chunk, Reason, Refused
 
 if TYPE_CHECKING:
     import asyncio
+    from uuid import UUID
 
     from firehose.streams import DeliveryStream
 
@@ -39,16 +42,6 @@ _CHECKED = 20_000
 
 
 @dataclass(slots=True)
-class Delivered:
-    """What went to S3 since the server started."""
-
-    objects: int = 0
-    records: int = 0
-    bytes: int = 0
-    """Before compression."""
-
-
-@dataclass(slots=True)
 class LiveStream:
     """A stream, its buffers and its deliveries."""
 
@@ -56,7 +49,9 @@ class LiveStream:
     buffers: Buffers = field(init=False)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Deliveries under way."""
-    delivered: Delivered = field(default_factory=Delivered)
+    under_way: dict[UUID, int] = field(default_factory=dict)
+    """Their oldest records' arrival, by delivery."""
+    metrics: StreamMetrics = field(default_factory=StreamMetrics)
     pending: int = 0
     """Records acknowledged and not delivered yet."""
     refused: Counter[str] = field(default_factory=Counter)
@@ -75,11 +70,31 @@ class LiveStream:
         self.buffers = Buffers(stream.destination.size_bytes, stream.destination.interval_ms)
         self._checked.clear()
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """Arrival of the oldest record that isn't delivered."""
+        arrivals = (
+            [*self.under_way.values()]
+            if self.buffers.oldest_ms is None
+            else [self.buffers.oldest_ms, *self.under_way.values()]
+        )
+        return min(arrivals, default=None)
+
+    def age(self, now: float) -> float:
+        """Seconds since the arrival of the oldest record that isn't delivered; 0 where all is.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        return 0.0 if self.oldest_ms is None else max(0.0, now - self.oldest_ms / 1000)
+
     def take(self, chunk: Chunk, now_ms: int, quota: int) -> list[Buffer]:
         """Send a chunk through the stream's processors into its buffers; returns the buffers that are full by it."""
         numbers, data = chunk.numbers, chunk.data
         try:
+            started = time.perf_counter()
             chunk = self.stream.destination.chain.run(chunk, now_ms)
+            self.metrics.processing.note(time.perf_counter() - started)
             groups, refused = self._groups(chunk, now_ms, quota)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not lose records or stop the stream
             reason = Reason(_BROKEN.output_type, _BROKEN.code, f"{_BROKEN.message}: {error!r}")
@@ -93,6 +108,7 @@ class LiveStream:
             full += self.buffers.add(partition, some, their, chunk.arrival_ms, chunk.suffix)
         for one in refused:
             self.refused[one.reason.code] += 1
+            self.metrics.exceeded += one.reason is _EXCEEDED
         return full + self.buffers.add_refused(refused)
 
     def _groups(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-__all__ = ["PendingPut", "PendingSegment", "Recovered", "recover"]
+__all__ = ["PendingDelivery", "PendingPut", "PendingSegment", "Recovered", "recover"]
 
 _log = logging.getLogger(__name__)
 _FREE, _CLAIMED, _DELIVERED = 0, 1, 2
@@ -45,6 +45,17 @@ class PendingPut:
     arrival_ms: int
     numbers: list[int]
     data: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """An object to write again."""
+
+    intent: Intent
+    data: list[bytes]
+    """Its records, in order."""
+    oldest_ms: int
+    """Arrival of the oldest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,7 @@ class Recovered:
     """What the log holds."""
 
     puts: list[PendingPut] = field(default_factory=list)
-    deliveries: list[tuple[Intent, list[bytes]]] = field(default_factory=list)
-    """Objects to write again, with their records in order."""
+    deliveries: list[PendingDelivery] = field(default_factory=list)
     segments: list[PendingSegment] = field(default_factory=list)
     next_index: int = 1
     previous_end: int = 0
@@ -174,7 +184,7 @@ class _Reading:
         found, segments = self._found, self._segments
         for intent in self._intents.values():
             _mark(self._puts, intent.numbers, _CLAIMED)
-        claimed: dict[int, bytes] = {}
+        claimed: dict[int, tuple[int, bytes]] = {}
         for place, segment in enumerate(segments):
             puts = [one for one in self._puts if one.segment == place]
             claimed |= _collect(segment.path, puts, found.puts)
@@ -182,7 +192,9 @@ class _Reading:
             found.segments.append(PendingSegment(segment.index, segment.first, pending, segment.path.stat().st_size))
         for intent in self._intents.values():
             if intent.stream in self._streams:
-                found.deliveries.append((intent, [claimed[number] for number in intent.numbers]))
+                records = [claimed[number] for number in intent.numbers]
+                oldest = min((arrival for arrival, _ in records), default=0)
+                found.deliveries.append(PendingDelivery(intent, [raw for _, raw in records], oldest))
         if segments:
             found.next_index, found.previous_end = segments[-1].index + 1, segments[-1].end
         return found
@@ -222,9 +234,12 @@ def _places(puts: list[_FoundPut], numbers: Iterable[int]) -> Iterator[tuple[_Fo
         yield put, number - put.first
 
 
-def _collect(path: Path, puts: list[_FoundPut], free_puts: list[PendingPut]) -> dict[int, bytes]:
-    """Read a segment's records that aren't delivered: the free ones into puts, those of an intent by number."""
-    claimed: dict[int, bytes] = {}
+def _collect(path: Path, puts: list[_FoundPut], free_puts: list[PendingPut]) -> dict[int, tuple[int, bytes]]:
+    """Read a segment's records that aren't delivered: the free ones into puts, those of an intent by number.
+
+    The latter with their arrival, in milliseconds since the epoch.
+    """
+    claimed: dict[int, tuple[int, bytes]] = {}
     wanted = [one for one in puts if one.state.count(_DELIVERED) < len(one.state)]
     if not wanted:
         return claimed
@@ -234,7 +249,11 @@ def _collect(path: Path, puts: list[_FoundPut], free_puts: list[PendingPut]) -> 
             put = decode_put(payload)
             payload.release()
             free = [at for at, state in enumerate(one.state) if state == _FREE]
-            claimed |= {put.first + at: put.data[at] for at, state in enumerate(one.state) if state == _CLAIMED}
+            claimed |= {
+                put.first + at: (put.arrival_ms, put.data[at])
+                for at, state in enumerate(one.state)
+                if state == _CLAIMED
+            }
             if free:
                 numbers = [put.first + at for at in free]
                 free_puts.append(PendingPut(put.stream, put.arrival_ms, numbers, [put.data[at] for at in free]))

@@ -18,8 +18,10 @@ import uvloop
 
 from firehose.api import FirehoseApi
 from firehose.app import App
-from firehose.delivery import S3Writer, s3_client
+from firehose.cloudwatch import CloudWatch
+from firehose.delivery import S3Writer, s3_client, service_client
 from firehose.engine import Engine, Limits
+from firehose.exposition import Exposition
 from firehose.quotas import Quotas
 from firehose.registry import DataFolder, Registry
 from lake.errors import EnvironmentProblemError
@@ -52,6 +54,11 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     creating_seconds: float = 0.0
     """How long a new stream is CREATING."""
+    cloudwatch_endpoint: str | None = None
+    """URL of CloudWatch; `aws` is AWS itself; None tells it nothing."""
+    cloudwatch_namespace: str = "AWS/Firehose"
+    cloudwatch_seconds: float = 60.0
+    """How often CloudWatch is told."""
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -86,6 +93,7 @@ async def _run(settings: Settings, folder: DataFolder, listener: socket.socket, 
         api,
         Quotas(registry, settings.account, settings.region, time.time),
         engine,
+        Exposition(engine, time.time),
     )
     # what was loaded so far stays: the collector need not walk it again and again while records come and go
     gc.freeze()
@@ -114,12 +122,24 @@ async def _run(settings: Settings, folder: DataFolder, listener: socket.socket, 
         server.should_exit = True
 
     engine.start(give_up)
+    telling = _telling(settings, engine)
     try:
         await server.serve(sockets=[listener])
     finally:
+        if telling is not None:
+            telling.cancel()
         await engine.stop()
     if faults:
         raise faults[0]
+
+
+def _telling(settings: Settings, engine: Engine) -> asyncio.Task[None] | None:
+    if settings.cloudwatch_endpoint is None:
+        return None
+    endpoint = None if settings.cloudwatch_endpoint == "aws" else settings.cloudwatch_endpoint
+    client = service_client("cloudwatch", endpoint, settings.region)
+    teller = CloudWatch(client, settings.cloudwatch_namespace, engine, time.time)
+    return asyncio.create_task(teller.run(settings.cloudwatch_seconds))
 
 
 class _Server(uvicorn.Server):

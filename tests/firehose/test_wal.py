@@ -97,10 +97,12 @@ def test_a_delivered_record_is_not_read_again(tmp_path):
 def test_a_delivery_without_its_completion_is_made_again_with_the_same_records_in_order(tmp_path):
     log_of(tmp_path, put(1, b"a", b"b", b"c"), intent(3, 1))
     found = recover(tmp_path, {STREAM})
-    ((again, data),) = found.deliveries
+    (once_more,) = found.deliveries
+    again = once_more.intent
     assert (again.delivery, again.bucket, again.key, again.kms_key) == (DELIVERY, "bucket", "some/key.gz", "arn:key")
     assert again.recipe == Recipe(Compression.GZIP, b"\n")
-    assert data == [b"c", b"a"]
+    assert once_more.data == [b"c", b"a"]
+    assert once_more.oldest_ms == found.puts[0].arrival_ms
     assert [(one.numbers, one.data) for one in found.puts] == [([2], [b"b"])]
 
 
