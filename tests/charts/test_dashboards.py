@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from charts.values import chart_values
 from k8s.applications import application
 from lake.declaration import read_lake
 from tests.charts.conftest import CHART
+from tests.firehose.conftest import Bucket, running
 
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
 # of kube-state-metrics, the kubelet and the container runtime, as their own pages list them
@@ -41,7 +44,7 @@ CLUSTER = {
 }
 # of the Spark Operator 2.5.2, pkg/common/metrics.go
 OPERATOR = {"spark_application_failed_submission_count", "spark_application_submit_count"}
-METRIC = re.compile(r"\b((?:kube|kubelet|container|spark|metrics)_\w+)\b")
+METRIC = re.compile(r"\b((?:kube|kubelet|container|spark|metrics|firehose)_\w+)\b")
 SCRAPE = """
 import json, sys, time, urllib.request
 from lake.clients import Cloud
@@ -81,6 +84,24 @@ def spark_metrics(tmp_path_factory):
     return {line.partition("{")[0] for line in done.stdout.splitlines() if line}
 
 
+@pytest.fixture(scope="module")
+def firehose_metrics(tmp_path_factory):
+    """Names of the metrics that a Firehose server serves, once it refused a record."""
+    for make in running(tmp_path_factory.mktemp("firehose"), "http://127.0.0.1:9"):
+        server = make()
+        server.create("s", Bucket("nowhere", None).partitioned())
+        server.batch("s", [b"no JSON"])
+        deadline = time.monotonic() + 30
+        while True:
+            with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+                lines = answer.read().decode().splitlines()
+            names = {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+            if "firehose_refused_records_total" in names:
+                return names
+            assert time.monotonic() < deadline
+    raise AssertionError("no server ran")
+
+
 def expressions(path):
     return [target["expr"] for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
 
@@ -118,17 +139,19 @@ def test_a_dashboard_has_what_grafana_needs_of_one(path):
         assert one["description"]
 
 
-def test_dashboards_ask_for_metrics_that_are_served(spark_metrics):
+def test_dashboards_ask_for_metrics_that_are_served(spark_metrics, firehose_metrics):
     assert len(spark_metrics) > 100
     asked = {name for path in DASHBOARDS for one in expressions(path) for name in METRIC.findall(one)}
-    assert asked - CLUSTER - OPERATOR - spark_metrics == set()
+    assert asked - CLUSTER - OPERATOR - spark_metrics - firehose_metrics == set()
     assert asked & spark_metrics
+    assert asked & firehose_metrics
 
 
-def test_alerts_ask_for_metrics_that_are_served(rules):
+def test_alerts_ask_for_metrics_that_are_served(rules, firehose_metrics):
     asked = {name for rule in rules.values() for name in METRIC.findall(rule["expr"])}
     # a name of a label's value
-    assert asked - CLUSTER - OPERATOR == set()
+    assert asked - CLUSTER - OPERATOR - firehose_metrics == set()
+    assert asked & firehose_metrics
 
 
 def test_every_alert_names_the_lakes_namespaces_or_the_servers(rules):
@@ -175,6 +198,19 @@ def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(template):
         assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
         ((name, text),) = one["data"].items()
         assert json.loads(text) == json.loads((CHART / "dashboards" / name).read_text())
+
+
+def test_firehose_servers_are_scraped_at_their_port_by_what_their_pods_are_labelled(template):
+    made = template({"monitoring": {"podMonitors": {"enabled": True, "interval": "7s"}}})
+    (monitor,) = [one for one in made if one["kind"] == "PodMonitor" and one["metadata"]["name"] == "lakehose-firehose"]
+    (server,) = [one for one in made if one["kind"] == "StatefulSet"]
+    pod = server["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {"port": "http", "path": "/metrics", "interval": "7s"}
+    assert "http" in {port["name"] for one in pod["spec"]["containers"] for port in one["ports"]}
+    without = template({"monitoring": {"podMonitors": {"enabled": True}}, "firehose": {"enabled": False}})
+    assert "lakehose-firehose" not in {one["metadata"]["name"] for one in without}
 
 
 def test_drivers_of_all_the_lakes_namespaces_are_scraped(template, declaration):
