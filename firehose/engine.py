@@ -334,7 +334,7 @@ class Engine:
                 return
 
     def _write(self, intent: Intent, data: list[bytes]) -> None:
-        body = render(intent.recipe, data)
+        body = render(intent.recipe, data, intent.delivery)
         self._writer.write(intent.bucket, intent.key, body, intent.recipe.compression, intent.kms_key)
 
 

@@ -152,9 +152,6 @@ def parse_destination(request: dict[str, Any]) -> Destination:
 
 
 def _refuse_unsupported(given: dict[str, Any]) -> None:
-    compression = given.get("CompressionFormat")
-    if compression is not None and compression not in list(Compression):
-        raise invalid(f"CompressionFormat: got {compression}, this server supports: {', '.join(Compression)}")
     if given.get("S3BackupMode") == "Enabled" or given.get("S3BackupConfiguration"):
         raise invalid("S3BackupMode: got Enabled, this server supports: Disabled")
     conversion = given.get("DataFormatConversionConfiguration")

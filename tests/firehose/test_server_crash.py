@@ -5,12 +5,22 @@ from __future__ import annotations
 import gzip
 import resource
 import threading
+import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from urllib.request import Request, urlopen
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+
+
+def unzipped(raw):
+    with zipfile.ZipFile(BytesIO(raw)) as archive:
+        return archive.read(archive.namelist()[0])
+
+
+READERS = {"GZIP": gzip.decompress, "ZIP": unzipped}
 
 
 def delivered(bucket):
@@ -121,11 +131,12 @@ def proxy(s3_url):
     made.server.server_close()
 
 
+@pytest.mark.parametrize("compression", READERS)
 def test_an_object_written_just_before_a_crash_is_written_again_under_its_key_with_its_bytes(
-    servers, bucket, proxy, event
+    servers, bucket, proxy, event, compression
 ):
     server = servers(s3=proxy.url)
-    server.create("flights", bucket.partitioned())
+    server.create("flights", bucket.partitioned(CompressionFormat=compression))
     server.batch("flights", [event(1), event(2), b"not json"])
     server.batch("flights", [event(3)])
     proxy.victim = server
@@ -141,7 +152,7 @@ def test_an_object_written_just_before_a_crash_is_written_again_under_its_key_wi
     assert max(written.values()) == 2
     assert len({(path, body) for path, body in proxy.keys}) == 2
     (key,) = bucket.objects("processed/")
-    assert gzip.decompress(bucket.body(key)).splitlines() == [event(1), event(2), event(3)]
+    assert READERS[compression](bucket.body(key)).splitlines() == [event(1), event(2), event(3)]
 
 
 def test_arrival_times_survive_a_crash(servers, bucket, wait_for):

@@ -57,7 +57,7 @@ def test_defaults_are_the_services():
     assert (made.compression, made.extension, made.keys) == (Compression.UNCOMPRESSED, "", None)
 
 
-def test_gzip_has_its_extension_and_a_file_extension_replaces_it():
+def test_a_file_extension_replaces_that_of_the_compression():
     assert parse(CompressionFormat="GZIP").extension == ".gz"
     assert parse(CompressionFormat="GZIP", FileExtension=".json.gz").extension == ".json.gz"
 
@@ -87,7 +87,6 @@ def test_processors_that_are_not_enabled_do_nothing():
     ("members", "said"),
     [
         ({"BufferingHints": {"SizeInMBs": 5}}, "both, or neither"),
-        ({"CompressionFormat": "ZIP"}, "got ZIP, this server supports: UNCOMPRESSED, GZIP"),
         ({"S3BackupMode": "Enabled"}, "S3BackupMode: got Enabled"),
         ({"DataFormatConversionConfiguration": {}}, "doesn't support format conversion"),
         ({"Prefix": "!{firehose:error-output-type}/"}, "only allowed in ErrorOutputPrefix"),
