@@ -152,13 +152,20 @@ class LiveStream:
             return self._checked[values]
         if len(self._checked) >= _CHECKED:
             self._checked.clear()
-        prefix, key = self._name(Partition(values), arrival_ms, str(uuid4()))
+        prefix, key = self.name_object(Partition(values), arrival_ms, str(uuid4()))
         problem = unsafe_key(prefix, key)
         reason = Reason(_UNSAFE_TYPE, _UNSAFE_CODE, f"partitionKeys: {problem}") if problem else None
         self._checked[values] = reason
         return reason
 
-    def _name(self, target: Partition | ErrorOutput, oldest_ms: int, unique: str) -> tuple[str, str]:
+    def name_object(self, target: Partition | ErrorOutput, oldest_ms: int, unique: str) -> tuple[str, str]:
+        """Make the evaluated prefix of an object, and its key.
+
+        Args:
+            target: what it will hold.
+            oldest_ms: arrival of its oldest record, milliseconds since the epoch.
+            unique: what tells it from all others.
+        """
         stream, destination = self.stream, self.stream.destination
         oldest = datetime.fromtimestamp(oldest_ms / 1000, tz=destination.zone)
         if isinstance(target, Partition):
@@ -174,7 +181,7 @@ class LiveStream:
         """Decide the object that a closed buffer becomes."""
         destination = self.stream.destination
         delivery = uuid4()
-        _, key = self._name(buffer.target, buffer.oldest_ms, str(delivery))
+        _, key = self.name_object(buffer.target, buffer.oldest_ms, str(delivery))
         if isinstance(buffer.target, Partition):
             recipe = Recipe(destination.compression, buffer.suffix)
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from firehose.comparison import compare, differences
 from firehose.definition import create_request, role_policy, trust_policy
 from lake.clients import error_code
 from lake.errors import FindingError, TransientError
@@ -121,16 +122,33 @@ def _stream(cloud: Cloud, stream: Stream, arn: str) -> Change:
         if error_code(error) != "ResourceNotFoundException":
             raise
     else:
-        described: Any = found["DeliveryStreamDescription"]["Destinations"][0]["ExtendedS3DestinationDescription"]
-        differing = sorted(_differences(wanted["ExtendedS3DestinationConfiguration"], described))
-        if differing:
-            raise FindingError(
-                f"stream {stream.name}: what runs differs from the declaration in {', '.join(differing)}; "
-                f"delete the stream and apply again, or declare what runs"
-            )
-        return Change.made("stream", stream.name, created=False)
+        return Change.made("stream", stream.name, created=False, updated=_update(cloud, stream, wanted, found))
     _create(cloud, stream, wanted)
     return Change.made("stream", stream.name, created=True)
+
+
+def _update(cloud: Cloud, stream: Stream, wanted: dict[str, Any], found: Any) -> bool:
+    description = found["DeliveryStreamDescription"]
+    fixed = [one for one in compare(wanted, description) if one.fixed and one.ours is not None]
+    if fixed:
+        told = "; ".join(f"{'.'.join(map(str, one.where[1:] or one.where))}: {one.fixed}" for one in fixed)
+        raise FindingError(
+            f"stream {stream.name}: what runs differs from the declaration in what can't be changed: {told}; "
+            f"delete the stream and apply again, or declare what runs"
+        )
+    (destination,) = description["Destinations"]
+    given = wanted["ExtendedS3DestinationConfiguration"]
+    members = {one.where[0] for one in differences(given, destination["ExtendedS3DestinationDescription"])}
+    if members:
+        changes: Any = {name: given[name] for name in given if name in members}
+        cloud.firehose.update_destination(
+            DeliveryStreamName=stream.name,
+            # where somebody changed it since, this is refused, and applying again looks anew
+            CurrentDeliveryStreamVersionId=description["VersionId"],
+            DestinationId=destination["DestinationId"],
+            ExtendedS3DestinationUpdate=changes,
+        )
+    return bool(members)
 
 
 def _create(cloud: Cloud, stream: Stream, wanted: dict[str, Any]) -> None:
@@ -155,17 +173,3 @@ def _create(cloud: Cloud, stream: Stream, wanted: dict[str, Any]) -> None:
             raise FindingError(f"stream {stream.name}: {status}: {reason}")
         time.sleep(2)
     raise TransientError(f"stream {stream.name}: still not ACTIVE after 300 s; apply again")
-
-
-def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    # AWS answers with more than was asked (defaults); only what is declared is compared
-    return [key for key, value in wanted.items() if not _holds(value, found.get(key))]
-
-
-def _holds(wanted: Any, found: Any) -> bool:
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_holds(value, found.get(key)) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        pairs = isinstance(found, list) and len(wanted) == len(found)
-        return pairs and all(_holds(one, other) for one, other in zip(wanted, found, strict=True))
-    return bool(wanted == found)

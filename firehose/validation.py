@@ -7,6 +7,7 @@ say and what this server takes are the same by construction. Members the model d
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from botocore.model import ServiceModel
 
-__all__ = ["service_model", "validate"]
+__all__ = ["Violation", "service_model", "validate", "violations"]
 
 _NUMBERS = {"integer", "long", "float", "double", "timestamp"}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -45,6 +46,48 @@ def service_model(service: str) -> ServiceModel:
     return botocore.session.Session().get_service_model(service)
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A constraint of the model that a request doesn't meet."""
+
+    where: tuple[str | int, ...]
+    """The member, from the request down, as requests name it; places in lists are from 0."""
+    path: str
+    """The same as AWS writes it, as in `tags.1.member.key`."""
+    given: Any
+    needed: str
+    """What is allowed, as AWS words it: `Member must have value less than or equal to 128`."""
+    mistyped: bool = False
+    """The value is of a wrong type; what is in it is not looked at."""
+
+    def __str__(self) -> str:
+        """Say it in AWS's words."""
+        if self.mistyped:
+            return f"{self.path or 'the request'}: got {self.given!r}, {self.needed}"
+        given = "null" if self.given is None else f"'{self.given}'"
+        return f"Value {given} at '{self.path}' failed to satisfy constraint: {self.needed}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    where: tuple[str | int, ...] = ()
+    path: str = ""
+
+    def member(self, name: str) -> _Place:
+        # AWS names members by their Java properties
+        lowered = name[0].lower() + name[1:]
+        return _Place((*self.where, name), f"{self.path}.{lowered}" if self.path else lowered)
+
+    def item(self, index: int) -> _Place:
+        return _Place((*self.where, index), f"{self.path}.{index + 1}.member")
+
+    def entry(self, key: str) -> _Place:
+        return _Place((*self.where, key), f"{self.path}.{key}")
+
+    def unmet(self, given: Any, needed: str) -> Violation:
+        return Violation(self.where, self.path, given, f"Member must {needed}")
+
+
 def validate(service: str, operation: str, request: dict[str, Any]) -> None:
     """Check a request, already parsed from JSON, against the operation's input shape.
 
@@ -52,75 +95,77 @@ def validate(service: str, operation: str, request: dict[str, Any]) -> None:
         ServiceError: SerializationException for a value of a wrong type; ValidationException that lists every
             constraint that isn't met, in AWS's words.
     """
-    shape = service_model(service).operation_model(operation).input_shape
-    if shape is None:
-        return
-    problems = list(_problems(shape, request, ""))
-    if problems:
-        many = "error" if len(problems) == 1 else "errors"
-        text = f"{len(problems)} validation {many} detected: {'; '.join(problems)}"
+    found = violations(service, operation, request)
+    for one in found:
+        if one.mistyped:
+            raise ServiceError("SerializationException", str(one))
+    if found:
+        many = "error" if len(found) == 1 else "errors"
+        text = f"{len(found)} validation {many} detected: {'; '.join(map(str, found))}"
         raise ServiceError("ValidationException", text)
 
 
-def _problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
-    _require_type(shape, value, path)
-    if isinstance(shape, StructureShape):
-        yield from _members(shape, value, path)
+def violations(service: str, operation: str, request: dict[str, Any]) -> list[Violation]:
+    """List every constraint of the operation's input shape that a request, parsed from JSON, doesn't meet."""
+    shape = service_model(service).operation_model(operation).input_shape
+    return [] if shape is None else list(_violations(shape, request, _Place()))
+
+
+def _violations(shape: Shape, value: Any, place: _Place) -> Iterator[Violation]:
+    if not _fits(shape, value):
+        yield Violation(place.where, place.path, value, f"a {shape.type_name} is needed", mistyped=True)
+    elif isinstance(shape, StructureShape):
+        yield from _members(shape, value, place)
     elif isinstance(shape, ListShape):
-        yield from _length(shape, value, path)
-        for index, item in enumerate(value, start=1):
-            yield from _problems(shape.member, item, f"{path}.{index}.member")
+        yield from _length(shape, value, place)
+        for index, item in enumerate(value):
+            yield from _violations(shape.member, item, place.item(index))
     elif isinstance(shape, MapShape):
         for key, item in value.items():
-            yield from _problems(shape.value, item, f"{path}.{key}")
+            yield from _violations(shape.value, item, place.entry(key))
     elif shape.type_name in {"string", "character"}:
-        yield from _text(shape, value, path)
+        yield from _text(shape, value, place)
     elif shape.type_name in _NUMBERS:
-        yield from _range(shape, value, path)
+        yield from _range(shape, value, place)
 
 
-def _members(shape: StructureShape, value: dict[str, Any], path: str) -> Iterator[str]:
+def _fits(shape: Shape, value: Any) -> bool:
+    allowed = _TYPES[shape.type_name]
+    return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+
+
+def _members(shape: StructureShape, value: dict[str, Any], place: _Place) -> Iterator[Violation]:
     for name in shape.required_members:
         if value.get(name) is None:
-            yield f"Value null at '{_join(path, name)}' failed to satisfy constraint: Member must not be null"
+            yield place.member(name).unmet(None, "not be null")
     for name, member in shape.members.items():
         if value.get(name) is not None:
-            yield from _problems(member, value[name], _join(path, name))
+            yield from _violations(member, value[name], place.member(name))
 
 
-def _require_type(shape: Shape, value: Any, path: str) -> None:
-    allowed = _TYPES[shape.type_name]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        where = path or "the request"
-        raise ServiceError("SerializationException", f"{where}: got {value!r}, a {shape.type_name} is needed")
-
-
-def _text(shape: Shape, value: str, path: str) -> Iterator[str]:
-    said = f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy"
+def _text(shape: Shape, value: str, place: _Place) -> Iterator[Violation]:
     if shape.enum and value not in shape.enum:  # type: ignore[attr-defined]  # set by StringShape
-        yield f"{said} enum value set: [{', '.join(shape.enum)}]"  # type: ignore[attr-defined]
+        yield place.unmet(value, f"satisfy enum value set: [{', '.join(shape.enum)}]")  # type: ignore[attr-defined]
     pattern = shape.metadata.get("pattern")
     if pattern and not _pattern(pattern).fullmatch(value):
-        yield f"{said} regular expression pattern: {pattern}"
-    yield from _length(shape, value, path)
+        yield place.unmet(value, f"satisfy regular expression pattern: {pattern}")
+    yield from _length(shape, value, place)
 
 
-def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
-    said = f"Value '{value}' at '{path}' failed to satisfy constraint: Member must have length"
+def _length(shape: Shape, value: Any, place: _Place) -> Iterator[Violation]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if most is not None and len(value) > most:
-        yield f"{said} less than or equal to {most}"
+        yield place.unmet(value, f"have length less than or equal to {most}")
     if least is not None and len(value) < least:
-        yield f"{said} greater than or equal to {least}"
+        yield place.unmet(value, f"have length greater than or equal to {least}")
 
 
-def _range(shape: Shape, value: float, path: str) -> Iterator[str]:
-    said = f"Value '{value}' at '{path}' failed to satisfy constraint: Member must have value"
+def _range(shape: Shape, value: float, place: _Place) -> Iterator[Violation]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if most is not None and value > most:
-        yield f"{said} less than or equal to {most}"
+        yield place.unmet(value, f"have value less than or equal to {most}")
     if least is not None and value < least:
-        yield f"{said} greater than or equal to {least}"
+        yield place.unmet(value, f"have value greater than or equal to {least}")
 
 
 @cache
@@ -129,9 +174,3 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     for java, python in (("\\p{L}", r"\w"), ("\\p{N}", r"\d"), ("\\p{Z}", r"\s")):
         pattern = pattern.replace(java, python)
     return re.compile(pattern)
-
-
-def _join(path: str, name: str) -> str:
-    # AWS names members by their Java properties
-    lowered = name[0].lower() + name[1:]
-    return f"{path}.{lowered}" if path else lowered

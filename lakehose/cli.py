@@ -22,6 +22,7 @@ from botocore.exceptions import (
 from athena import commands as athena
 from charts import commands as charts
 from firehose import commands as firehose
+from firehose import stream_commands
 from firehose.provision import provision_streams
 from k8s import commands as k8s
 from lake import commands as lake
@@ -122,6 +123,7 @@ def run(  # noqa: PLR0917 - typer's options
 app.command(rich_help_panel="The lake")(lake.validate)
 app.command(rich_help_panel="The lake")(audit_commands.audit)
 app.add_typer(lake.contract, name="contract", rich_help_panel="The lake")
+app.add_typer(stream_commands.streams, name="streams", rich_help_panel="The lake")
 app.command(rich_help_panel="Data")(producers.send)
 app.command(rich_help_panel="Data")(athena.query)
 app.add_typer(table_commands.table, name="table", rich_help_panel="Data")

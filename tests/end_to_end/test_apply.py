@@ -79,15 +79,48 @@ def test_a_role_that_was_widened_by_hand_is_narrowed_again(applied, endpoint):
     assert "s3:*" not in actions
 
 
-def test_a_stream_that_runs_differently_is_said_and_not_ignored(applied, endpoint, declare):
+def test_a_stream_that_runs_differently_is_updated_in_place(applied, endpoint, declare):
+    firehose = Cloud("us-east-1", endpoint).firehose
+    named = {"DeliveryStreamName": "acme-demo-flights-ewr"}
+    before = firehose.describe_delivery_stream(**named)["DeliveryStreamDescription"]
     path = declare("size_mib: 64", "size_mib: 100")
     done = lakehose("--lake", path, "--endpoint", endpoint, "apply")
+    assert done.returncode == 0, done.stderr
+    updated = [line.split() for line in done.stdout.splitlines() if line.startswith("updated")]
+    assert ["updated", "stream", "acme-demo-flights-ewr"] in updated
+    after = firehose.describe_delivery_stream(**named)["DeliveryStreamDescription"]
+    (was,), (made,) = before["Destinations"], after["Destinations"]
+    hints = {
+        "SizeInMBs": 100,
+        "IntervalInSeconds": was["ExtendedS3DestinationDescription"]["BufferingHints"]["IntervalInSeconds"],
+    }
+    assert made["ExtendedS3DestinationDescription"] == was["ExtendedS3DestinationDescription"] | {
+        "BufferingHints": hints
+    }
+    assert int(after["VersionId"]) == int(before["VersionId"]) + 1
+    lakehose("--endpoint", endpoint, "apply")
+
+
+def test_what_a_stream_can_not_become_is_said_and_nothing_is_changed(applied, endpoint):
+    firehose = Cloud("us-east-1", endpoint).firehose
+    named = {"DeliveryStreamName": "acme-demo-flights-ewr"}
+    (running,) = firehose.describe_delivery_stream(**named)["DeliveryStreamDescription"]["Destinations"]
+    there = running["ExtendedS3DestinationDescription"]
+    firehose.delete_delivery_stream(**named)
+    plain = {name: there[name] for name in ("RoleARN", "BucketARN")} | {"Prefix": "other/"}
+    firehose.create_delivery_stream(**named, ExtendedS3DestinationConfiguration=plain)
+    done = lakehose("--endpoint", endpoint, "apply")
     assert done.returncode == 1
     assert (
-        "stream acme-demo-flights-ewr: what runs differs from the declaration in BufferingHints; "
-        "delete the stream and apply again, or declare what runs"
-    ) in done.stderr
+        "stream acme-demo-flights-ewr: what runs differs from the declaration in what can't be changed: " in done.stderr
+    )
+    assert "dynamic partitioning is switched on when a stream is created, or never" in done.stderr
+    assert done.stderr.rstrip().endswith("delete the stream and apply again, or declare what runs")
     assert "Traceback" not in done.stderr
+    (now,) = firehose.describe_delivery_stream(**named)["DeliveryStreamDescription"]["Destinations"]
+    assert now["ExtendedS3DestinationDescription"]["Prefix"] == "other/"
+    firehose.delete_delivery_stream(**named)
+    assert lakehose("--endpoint", endpoint, "apply").returncode == 0
 
 
 def test_a_tenant_that_joins_gets_what_it_needs_and_nothing_else_changes(applied, endpoint, declare):

@@ -6,7 +6,7 @@ import pytest
 
 from firehose.objects import Compression
 from firehose.processing import Chunk
-from firehose.streams import parse_destination
+from firehose.streams import parse_destination, problems
 from lake.aws_json import ServiceError
 
 ROLE = "arn:aws:iam::000000000000:role/firehose"
@@ -146,3 +146,45 @@ def test_dynamic_partitioning_that_makes_no_sense_is_refused(members, said):
 def test_a_destination_of_another_kind_is_refused_by_name(request_, said):
     with pytest.raises(ServiceError, match=said):
         parse_destination(request_)
+
+
+def test_every_problem_is_listed_with_its_place_and_what_would_do():
+    given = {
+        "BucketARN": "arn:aws:s3:::lake",
+        "Prefix": "c=!{partitionKeyFromQuery:customer}/",
+        "DynamicPartitioningConfiguration": {"Enabled": True},
+        "BufferingHints": {"SizeInMBs": 64},
+        "CustomTimeZone": "Mars/Olympus",
+        "S3BackupMode": "Enabled",
+    }
+    found = problems({"SplunkDestinationConfiguration": {}, "ExtendedS3DestinationConfiguration": given})
+    s3 = "ExtendedS3DestinationConfiguration"
+    assert [(one.where, list(one.remedy or [])) for one in found] == [
+        ((), []),
+        ((s3, "S3BackupMode"), []),
+        ((s3, "ErrorOutputPrefix"), ["ErrorOutputPrefix"]),
+        ((s3, "ProcessingConfiguration"), ["ProcessingConfiguration"]),
+        ((s3, "BufferingHints"), ["BufferingHints"]),
+        ((s3, "CustomTimeZone"), []),
+    ]
+    for one in found:
+        given |= one.remedy or {}
+    parse(**{name: given[name] for name in given if name not in {"CustomTimeZone", "S3BackupMode"}})
+
+
+def test_what_the_server_refuses_first_is_the_first_problem_of_the_destination():
+    members = {"Prefix": "!{timestamp:yyyy}/!{firehose:error-output-type}/", "BufferingHints": {"SizeInMBs": 5}}
+    given = {"BucketARN": "arn:aws:s3:::lake", **members}
+    first = problems({"ExtendedS3DestinationConfiguration": given})[0]
+    assert str(first) == message(parse, **members)
+
+
+def test_a_processor_that_is_wrong_does_not_hide_another():
+    processors = processing(extraction("{tenant: "), {"Type": "AppendDelimiterToRecord", "Parameters": EXTRACT[1:]})
+    found = problems({"ExtendedS3DestinationConfiguration": {"ProcessingConfiguration": processors}})
+    where = ("ExtendedS3DestinationConfiguration", "ProcessingConfiguration", "Processors")
+    assert [one.where for one in found] == [(*where, 0), (*where, 1)]
+
+
+def test_a_request_that_makes_sense_has_no_problems():
+    assert problems({"ExtendedS3DestinationConfiguration": {"BucketARN": "arn:aws:s3:::lake"}}) == []
