@@ -224,7 +224,7 @@ def knowing_server(api_server, charts_folder):
     ]
     for path in paths:
         api_server.kubectl("apply", "--server-side", "-f", str(path))
-    api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
     return api_server
 
 
