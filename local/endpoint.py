@@ -35,6 +35,7 @@ DEFAULT_PORT = 4566
 DEFAULT_STATE = Path(".lakehose")
 _START_SECONDS = 90
 _STOP_SECONDS = 60
+_CLOUDWATCH_SECONDS = 10
 _MARK = "endpoint.json"
 
 
@@ -234,6 +235,8 @@ def _firehose_command(port: int, state: Path, url: str, region: str) -> list[str
     return [
         *(sys.executable, "-m", "lakehose", "firehose", "serve", "--port", str(port)),
         *("--data-dir", str(state.resolve() / "firehose"), "--s3-endpoint", url, "--region", region),
+        # a minute is long for somebody who tries out an alarm
+        *("--cloudwatch-endpoint", url, "--cloudwatch-seconds", str(_CLOUDWATCH_SECONDS)),
     ]
 
 

@@ -13,8 +13,8 @@ LOAD_ALL = """
 import importlib, pkgutil, sys
 for room in sys.argv[1:]:
     for one in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
-        # what makes streams is part of `lakehose apply`, not of the server
-        if not one.name.endswith("__main__") and one.name != "firehose.provision":
+        # what makes and compares streams is part of the `lakehose` command, not of the server
+        if not one.name.endswith("__main__") and one.name not in ("firehose.provision", "firehose.stream_commands"):
             importlib.import_module(one.name)
             print(one.name)
 """

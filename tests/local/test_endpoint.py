@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lake.clients import Cloud
+from tests.firehose.conftest import client
 
 ROOT = Path(__file__).parents[2]
 AWS = Path(sys.executable).with_name("aws")
@@ -89,6 +91,34 @@ def test_the_aws_command_puts_a_batch_of_records(port, here):
     assert flushed.returncode == 0, flushed.stderr
     (found,) = here.s3.list_objects_v2(Bucket="stream-bucket", Prefix="in/")["Contents"]
     assert here.s3.get_object(Bucket="stream-bucket", Key=found["Key"])["Body"].read() == b"hello\nworld\n"
+
+
+def test_cloudwatch_tells_what_a_stream_took(port, here):
+    cloudwatch = client("cloudwatch", f"http://127.0.0.1:{port}")
+    here.s3.create_bucket(Bucket="watched-bucket")
+    here.firehose.create_delivery_stream(
+        DeliveryStreamName="watched",
+        ExtendedS3DestinationConfiguration={
+            "RoleARN": "arn:aws:iam::000000000000:role/any",
+            "BucketARN": "arn:aws:s3:::watched-bucket",
+        },
+    )
+    here.firehose.put_record(DeliveryStreamName="watched", Record={"Data": b"x"})
+    now, deadline = datetime.now(UTC), time.monotonic() + 60
+    while not (
+        found := cloudwatch.get_metric_statistics(
+            Namespace="AWS/Firehose",
+            MetricName="IncomingRecords",
+            Dimensions=[{"Name": "DeliveryStreamName", "Value": "watched"}],
+            StartTime=now - timedelta(minutes=5),
+            EndTime=now + timedelta(minutes=5),
+            Period=600,
+            Statistics=["Sum"],
+        )["Datapoints"]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert sum(one["Sum"] for one in found) == 1
 
 
 def test_the_status_names_each_part_with_its_port_and_process(port, state):
