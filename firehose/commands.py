@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from urllib.request import Request, urlopen
 import orjson
 import typer
 
-from firehose.engine import Limits
+from firehose.engine import Limits, uploading
 from firehose.serve import Settings, serve
 from lake.errors import LakehoseError, TerminalError, TransientError
 
@@ -23,15 +24,24 @@ __all__ = ["app", "flush_server", "flush_streams", "serve_firehose"]
 
 app = typer.Typer(help="The self-hosted Firehose server.", no_args_is_help=True)
 _MEBIBYTE = 1 << 20
+_LEAVE_SECONDS = 0.1
 
 
 def serve_firehose(settings: Settings) -> None:
-    """Run the server until it is asked to stop.
+    """Run the server until it is asked to stop; the process ends with it where S3 still holds up a thread.
 
     Raises:
         EnvironmentProblemError: the port is taken, or the folder is locked or can't be used.
     """
     serve(settings, lambda line: print(line, flush=True))
+    # an upload that S3 doesn't answer ends after a minute, and Python would wait for its thread; the log is closed and
+    # holds its records
+    for thread in uploading():
+        thread.join(_LEAVE_SECONDS)
+    if uploading():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def flush_streams(endpoint: str | None, stream: str | None = None, *, timeout: float = 630.0) -> dict[str, Any]:

@@ -46,7 +46,12 @@ class S3Writer:
         try:
             self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=_CONTENT_TYPE, **extra)
         except (ClientError, BotoCoreError) as error:
-            raise S3UnavailableError(f"s3://{bucket}/{key}: {error}") from error
+            told = f"s3://{bucket}/{key}: {error}"
+        else:
+            return
+        # the frames of a traceback would hold the body until the collector comes by, and the next attempt makes another
+        del body
+        raise S3UnavailableError(told)
 
 
 def s3_client(endpoint: str | None, region: str, uploads: int) -> S3Client:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from firehose.recovery import recover
 from lake.aws_json import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from firehose.buffers import Buffer
     from firehose.delivery import S3Writer
@@ -32,15 +34,18 @@ if TYPE_CHECKING:
     from firehose.streams import DeliveryStream
     from firehose.wal import Disk
 
-__all__ = ["Engine", "Flushed", "Limits"]
+__all__ = ["Engine", "Flushed", "Limits", "uploading"]
 
 _log = logging.getLogger(__name__)
 _TICK = 0.25
 """Seconds between looks at the buffers' ages."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 """Seconds between attempts of a delivery: doubling, with jitter."""
+_BODIES = 8
+"""Which part of the memory for records may be in objects that are being written, beside the records themselves."""
 _RECORD_OVERHEAD = 100
 """Bytes that a record costs in memory beside its own."""
+_UPLOADER = "firehose-upload"
 _STOP_SECONDS = 5.0
 """How long a stop waits for uploads under way; the log holds what isn't done by then."""
 
@@ -55,6 +60,11 @@ class Limits:
     """Size of a segment of the log."""
     uploads: int = 8
     """Objects written to S3 at once."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Records in objects that are written at once: each is in memory once or twice more meanwhile."""
+        return self.pending_bytes // _BODIES
 
 
 @dataclass(slots=True)
@@ -96,8 +106,11 @@ class Engine:
         self._live = {name: LiveStream(stream) for name, stream in registry.streams.items()}
         self._queue: deque[_Accepted | asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
-        self._pool = ThreadPoolExecutor(self._limits.uploads, thread_name_prefix="firehose-upload")
+        self._pool = ThreadPoolExecutor(self._limits.uploads, thread_name_prefix=_UPLOADER)
         self._uploads = asyncio.Semaphore(self._limits.uploads)
+        self._turn = asyncio.Lock()
+        self._writing = 0
+        self._written = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._pending_bytes = self._pending_records = 0
         by_identity = {live.stream.identity: live for live in self._live.values()}
@@ -315,10 +328,11 @@ class Engine:
     async def _upload(self, live: LiveStream, intent: Intent, data: list[bytes]) -> None:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
+        size = sum(map(len, data))
         while True:
             live.metrics.attempts += 1
             try:
-                async with self._uploads:
+                async with self._room(size), self._uploads:
                     await loop.run_in_executor(self._pool, self._write, intent, data)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records stay, and it is told and tried again
                 live.metrics.failures += 1
@@ -333,9 +347,30 @@ class Engine:
                 live.trouble = None
                 return
 
+    @asynccontextmanager
+    async def _room(self, size: int) -> AsyncIterator[None]:
+        async with self._turn:  # in order: small objects must not keep a large one waiting for ever
+            while self._writing and self._writing + size > self._limits.body_bytes:
+                self._written.clear()
+                await self._written.wait()
+            self._writing += size
+        try:
+            yield
+        finally:
+            self._writing -= size
+            self._written.set()
+
     def _write(self, intent: Intent, data: list[bytes]) -> None:
-        body = render(intent.recipe, data, intent.delivery)
-        self._writer.write(intent.bucket, intent.key, body, intent.recipe.compression, intent.kms_key)
+        compression = intent.recipe.compression
+        # without a name here the body is gone as soon as the attempt is over, however it ended
+        self._writer.write(
+            intent.bucket, intent.key, render(intent.recipe, data, intent.delivery), compression, intent.kms_key
+        )
+
+
+def uploading() -> list[threading.Thread]:
+    """Threads of this process that upload, or are about to end."""
+    return [one for one in threading.enumerate() if one.name.startswith(_UPLOADER)]
 
 
 async def _until_logged(attempt: Callable[[], Any]) -> None:
