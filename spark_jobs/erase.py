@@ -34,7 +34,7 @@ from spark_jobs.backfill_state import branches_being_written
 from spark_jobs.commit import History
 from spark_jobs.erase_files import Form, delete_object, rewrite, search
 from spark_jobs.erase_places import datasets_of, object_places, targets
-from spark_jobs.erase_tables import Taken, erase_files_of, erased_rows, forget, held_files, remaining_in
+from spark_jobs.erase_tables import Taken, erase_files_of, forget, held_files, remaining_in
 from spark_jobs.failures import spoken
 from spark_jobs.plan import planned_series, read_plan
 from spark_jobs.series import Series
@@ -379,9 +379,7 @@ class _Erasure:
             return
         dataset = _dataset(target)
         noted = Taken(place.removed, self.receipt.erased_batches.get(target.name, {}))
-        found = erased_rows(self.catalog, target, self.receipt.id)
-        before = found if found.rows > noted.rows else noted
-        taken = erase_files_of(self.spark, target, held, self.receipt.id, before)
+        taken = erase_files_of(self.spark, self.catalog, target, held, erasure_id=self.receipt.id, noted=noted)
         removed = taken.rows
         self.after("rows")
         by_table = {**self.receipt.erased_rows.get(dataset, {}), target.name: removed}

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from spark_jobs.erase_files import Held
     from spark_jobs.erase_match import Matcher
 
-__all__ = ["Target", "erase_files_of", "erased_rows", "forget", "held_files", "remaining_in"]
+__all__ = ["Taken", "Target", "erase_files_of", "forget", "held_files", "remaining_in"]
 
 ERASURE, ROWS, BATCHES = "lakehose.erasure", "lakehose.erased-rows", "lakehose.erased-batches"
 """Keys of a snapshot's summary: which erasure it is of, and the rows that it took out; the same as JSON by batch,
@@ -118,15 +118,24 @@ def _roots(table: Table) -> list[tuple[str, str]]:
     return [(bucket, f"{prefix}/") for bucket, prefix in parts]
 
 
-def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], erasure_id: str, before: Taken) -> Taken:
+def erase_files_of(
+    spark: SparkSession,
+    catalog: GlueCatalog,
+    target: Target,
+    held: Sequence[Held],
+    *,
+    erasure_id: str,
+    noted: Taken,
+) -> Taken:
     """Write those of the held files that the current snapshot has anew, without the subject's rows.
 
     Args:
         spark: the session.
+        catalog: the table's.
         target: the table.
         held: files that hold the subject.
         erasure_id: goes into the snapshot's summary, with the sum of the rows.
-        before: what the erasure has taken out of the table so far.
+        noted: what the erasure has taken out of the table so far, by its receipt; the history may know of more.
 
     Returns:
         what is taken out with these: rows that a query would have shown.
@@ -137,6 +146,10 @@ def erase_files_of(spark: SparkSession, target: Target, held: Sequence[Held], er
     """
     addresses = {one.stored.address for one in held if one.stored.is_newest}
     for _ in range(_ATTEMPTS):
+        # looked up each time: where a commit's reply is lost, Iceberg may try it again on top of itself and tell a
+        # conflict, and nothing is left to be taken out then
+        found = _told_rows(catalog, target, erasure_id)
+        before = found if found.rows > noted.rows else noted
         java = _java_table(spark, target)
         snapshot = java.currentSnapshot()
         if snapshot is None:
@@ -271,7 +284,7 @@ def _cast(kind: Primitive, text: str) -> str:
     return literal(text) if kind.name == "string" else f"CAST({literal(text)} AS {spark_type(kind)})"
 
 
-def erased_rows(catalog: GlueCatalog, target: Target, erasure_id: str) -> Taken:
+def _told_rows(catalog: GlueCatalog, target: Target, erasure_id: str) -> Taken:
     """What an erasure has taken out of a table, as far as its history still tells."""
     told = [summary_of(one) for one in ancestors(_load(catalog, target))]
     told = [one for one in told if one.get(ERASURE) == erasure_id]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
+from py4j.protocol import Py4JJavaError
 
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, ListOf, PartitionField, Primitive, StructOf
@@ -15,8 +16,9 @@ from lake.erasure import parse_subject, read_receipt
 from lake.errors import DeclarationError, FindingError, TerminalError
 from lake.manifest import Counts
 from lake.quality import Invalid, Limit, Operator, Rule, Severity
-from spark_jobs import compact, erase
+from spark_jobs import compact, erase, erase_tables
 from spark_jobs.erase_verify import verify
+from spark_jobs.failures import conflict_of
 from spark_jobs.quality_hold import Ruling, Verdict, write_ruling
 
 AT_NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -338,3 +340,26 @@ def test_a_batch_that_is_held_back_has_to_be_decided_about_first(worlds, verdict
     assert places_holding(world, world.bucket("solo")) == []
     assert is_clean(world)
     assert balanced(world)[0]
+
+
+def test_rows_are_counted_where_iceberg_tells_a_conflict_with_its_own_commit(world, monkeypatch):
+    world.deliver("a", [visit(world, 1, "bb"), visit(world, 2, WHO), visit(world, 3, WHO)])
+    refused = {**visit(world, 4, WHO), "event_time": "never"}
+    world.deliver("b", [refused, {**visit(world, 5, "cc"), "event_time": "never"}])
+    world.ingest()
+    overwrite, conflicts = erase_tables._overwrite, []
+
+    def and_once_more(*arguments, **named):
+        overwrite(*arguments, **named)
+        # as after a lost reply: the same change upon a table that has it already
+        try:
+            return overwrite(*arguments, **named)
+        except Py4JJavaError as error:
+            conflicts.append(conflict_of(error))
+            raise
+
+    monkeypatch.setattr(erase_tables, "_overwrite", and_once_more)
+    erase_subject(world)
+    assert [one.is_unknown for one in conflicts] == [False, False]  # a table's and its quarantine's
+    assert balanced(world) == (True, [("visits", 1, 1, 2), ("quarantine", 1, 1, 1)])
+    assert is_clean(world)
