@@ -34,10 +34,11 @@ from spark_jobs.backfill_state import branches_being_written
 from spark_jobs.commit import History
 from spark_jobs.erase_files import Form, delete_object, rewrite, search
 from spark_jobs.erase_places import datasets_of, object_places, targets
-from spark_jobs.erase_tables import Taken, erase_files_of, forget, held_files, remaining_in
+from spark_jobs.erase_tables import Taken, erase_files_of, forget, held_files, remaining_in, taken_out
 from spark_jobs.failures import spoken
 from spark_jobs.plan import planned_series, read_plan
 from spark_jobs.series import Series
+from spark_jobs.snapshots import forget_erasure
 from spark_jobs.tombstones import bury
 
 if TYPE_CHECKING:
@@ -380,17 +381,11 @@ class _Erasure:
         dataset = _dataset(target)
         noted = Taken(place.removed, self.receipt.erased_batches.get(target.name, {}))
         taken = erase_files_of(self.spark, self.catalog, target, held, erasure_id=self.receipt.id, noted=noted)
-        removed = taken.rows
         self.after("rows")
-        by_table = {**self.receipt.erased_rows.get(dataset, {}), target.name: removed}
-        self.receipt = replace(
-            self.receipt.with_place(name, replace(place, removed=removed)),
-            erased_rows={**self.receipt.erased_rows, dataset: by_table},
-            erased_batches={**self.receipt.erased_batches, target.name: taken.batches},
-        )
+        self._count(name, target, taken)
         # before the history forgets: the audit's, and a later run's, only way to know
         self._note("counted")
-        self.manifest.erased(owner, dataset, self.receipt.id, target.name, removed)
+        self.manifest.erased(owner, dataset, self.receipt.id, target.name, taken.rows)
         gone = forget(
             self.spark,
             self.cloud,
@@ -405,15 +400,29 @@ class _Erasure:
         place = self.receipt.places[name]
         self.receipt = self.receipt.with_place(name, replace(place, gone=place.gone + gone))
 
+    def _count(self, name: str, target: Target, taken: Taken) -> None:
+        dataset, place = _dataset(target), self.receipt.places[name]
+        by_table = {**self.receipt.erased_rows.get(dataset, {}), target.name: taken.rows}
+        self.receipt = replace(
+            self.receipt.with_place(name, replace(place, removed=taken.rows)),
+            erased_rows={**self.receipt.erased_rows, dataset: by_table},
+            erased_batches={**self.receipt.erased_batches, target.name: taken.batches},
+        )
+
     def _remark(self, sentence: str) -> None:
         self.say(sentence)
         self.receipt = replace(self.receipt, notes=(*self.receipt.notes, sentence))
 
     def _finish(self, findings: Findings, now: datetime) -> None:
         for target, owner in targets(self.lake, self.subject):
-            dataset = _dataset(target)
+            dataset, name = _dataset(target), table_place(target)
             rows = self.receipt.erased_rows.get(dataset, {}).get(target.name, 0)
-            self.manifest.erased(owner, dataset, self.receipt.id, target.name, rows)
+            noted = Taken(rows, self.receipt.erased_batches.get(target.name, {}))
+            # a run that was broken off before it noted them may have taken out the last
+            taken = taken_out(self.catalog, target, self.receipt.id, noted)
+            if taken.rows > rows and name in self.receipt.places:
+                self._count(name, target, taken)
+            self.manifest.erased(owner, dataset, self.receipt.id, target.name, taken.rows)
         for name, place in self.receipt.places.items():
             done = place if place.kind == "table" else replace(place, removed=place.records)
             self.receipt = self.receipt.with_place(name, done)
@@ -423,6 +432,8 @@ class _Erasure:
             self.receipt = replace(self.receipt, notes=tuple(dict.fromkeys((*self.receipt.notes, told))))
         self.receipt = replace(self.receipt, finished_at=now.isoformat(timespec="seconds"), step="finished")
         write_receipt(self.cloud.s3, self.bucket, self.receipt)
+        for target, _ in targets(self.lake, self.subject):
+            forget_erasure(self.catalog, (target.database, target.table), self.receipt.id)
         self.say(f"erasure {self.receipt.id}: finished; {len(findings.counts())} places hold nothing")
 
 

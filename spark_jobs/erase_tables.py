@@ -29,7 +29,16 @@ from lake.names import bucket_and_key
 from lake.tables import existing_table
 from spark_jobs.erase_files import Form, delete_object, is_refused, list_objects, search
 from spark_jobs.failures import conflict_of
-from spark_jobs.history import PUBLISHED, ancestors, batch_of, summary_of
+from spark_jobs.history import (
+    ERASED_BATCHES,
+    ERASED_ROWS,
+    ERASURE,
+    ERASURES,
+    PUBLISHED,
+    ancestors,
+    batch_of,
+    summary_of,
+)
 from spark_jobs.session import CATALOG, literal
 from spark_jobs.snapshots import remember
 from spark_jobs.tally import MADE_DAY
@@ -48,11 +57,7 @@ if TYPE_CHECKING:
     from spark_jobs.erase_files import Held
     from spark_jobs.erase_match import Matcher
 
-__all__ = ["Taken", "Target", "erase_files_of", "forget", "held_files", "remaining_in"]
-
-ERASURE, ROWS, BATCHES = "lakehose.erasure", "lakehose.erased-rows", "lakehose.erased-batches"
-"""Keys of a snapshot's summary: which erasure it is of, and the rows that it took out; the same as JSON by batch,
-tenant and day, by which a balance can be drawn up anew."""
+__all__ = ["Taken", "Target", "erase_files_of", "forget", "held_files", "remaining_in", "taken_out"]
 
 _ATTEMPTS = 5
 _MAIN = "main"
@@ -148,8 +153,7 @@ def erase_files_of(
     for _ in range(_ATTEMPTS):
         # looked up each time: where a commit's reply is lost, Iceberg may try it again on top of itself and tell a
         # conflict, and nothing is left to be taken out then
-        found = _told_rows(catalog, target, erasure_id)
-        before = found if found.rows > noted.rows else noted
+        before = taken_out(catalog, target, erasure_id, noted)
         java = _java_table(spark, target)
         snapshot = java.currentSnapshot()
         if snapshot is None:
@@ -212,7 +216,7 @@ def _overwrite(
             change.addFile(one)
         taken = before + Taken(gone, _by_batch(rows.where(subjects)) if gone else {})
         told = json.dumps(taken.batches, separators=(",", ":"), sort_keys=True)
-        change.set(ERASURE, erasure_id).set(ROWS, str(taken.rows)).set(BATCHES, told).commit()
+        change.set(ERASURE, erasure_id).set(ERASED_ROWS, str(taken.rows)).set(ERASED_BATCHES, told).commit()
     return taken
 
 
@@ -284,12 +288,16 @@ def _cast(kind: Primitive, text: str) -> str:
     return literal(text) if kind.name == "string" else f"CAST({literal(text)} AS {spark_type(kind)})"
 
 
-def _told_rows(catalog: GlueCatalog, target: Target, erasure_id: str) -> Taken:
-    """What an erasure has taken out of a table, as far as its history still tells."""
-    told = [summary_of(one) for one in ancestors(_load(catalog, target))]
+def taken_out(catalog: GlueCatalog, target: Target, erasure_id: str, noted: Taken) -> Taken:
+    """What an erasure has taken out of a table: as noted, or more, as the table tells of a run that was broken off."""
+    table = _load(catalog, target)
+    told = [summary_of(one) for one in ancestors(table)]
     told = [one for one in told if one.get(ERASURE) == erasure_id]
-    mine = [Taken(int(one.get(ROWS, "0")), json.loads(one.get(BATCHES, "{}"))) for one in told]
-    return max(mine, key=lambda one: one.rows, default=Taken())
+    mine = [Taken(int(one.get(ERASED_ROWS, "0")), json.loads(one.get(ERASED_BATCHES, "{}"))) for one in told]
+    kept = json.loads(table.properties.get(ERASURES, "{}")).get(erasure_id)
+    if kept is not None:
+        mine.append(Taken(kept["rows"], kept["batches"]))
+    return max([noted, *mine], key=lambda one: one.rows)
 
 
 def forget(

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCHES",
     "COMPACTED_THROUGH",
+    "ERASED_BATCHES",
+    "ERASED_ROWS",
+    "ERASURE",
+    "ERASURES",
     "PUBLISHED",
     "REFUSED",
     "REWRITE_ID",
@@ -33,6 +37,11 @@ REFUSED = "lakehose.refused"
 """In the summary of a staged snapshot without rows: the batch's rows were refused; it is published in their place."""
 BATCHES = "lakehose.batches"
 """Table property: newest batch number by series, as JSON, of those that expired snapshots told."""
+ERASURE, ERASED_ROWS, ERASED_BATCHES = "lakehose.erasure", "lakehose.erased-rows", "lakehose.erased-batches"
+"""Keys of a snapshot's summary: which erasure it is of, and the rows that it took out; the same as JSON by batch,
+tenant and day, by which a balance can be drawn up anew."""
+ERASURES = "lakehose.erasures"
+"""Table property: what erasures that aren't finished took out, as JSON by id, of those that expired snapshots told."""
 REWRITE_ID = "lakehose.rewrite"
 """In the summary of a compaction's snapshot: the id of that rewrite."""
 COMPACTED_THROUGH = "lakehose.compacted-through"

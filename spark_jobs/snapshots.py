@@ -14,10 +14,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lake.tables import change_table
-from spark_jobs.history import BATCHES, COMPACTED_THROUGH, ancestors, compaction_mark, numbers_of, staged_batch
+from spark_jobs.history import (
+    BATCHES,
+    COMPACTED_THROUGH,
+    ERASED_BATCHES,
+    ERASED_ROWS,
+    ERASURE,
+    ERASURES,
+    ancestors,
+    compaction_mark,
+    numbers_of,
+    staged_batch,
+    summary_of,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 
     from lake.declaration import Upkeep
 
-__all__ = ["Expiry", "expirable", "remember"]
+__all__ = ["Expiry", "expirable", "forget_erasure", "remember"]
 
 _FLOOR = timedelta(hours=1)
 
@@ -137,5 +149,41 @@ def _properties(table: Table, going: set[int]) -> dict[str, str]:
     if not going:
         return {}
     told = {BATCHES: json.dumps(numbers_of(table), sort_keys=True)}
-    mark = compaction_mark(table)
-    return {**told, COMPACTED_THROUGH: mark} if mark else told
+    if mark := compaction_mark(table):
+        told[COMPACTED_THROUGH] = mark
+    if erased := _erasures(table, going):
+        told[ERASURES] = json.dumps(erased, separators=(",", ":"), sort_keys=True)
+    return told
+
+
+def _erasures(table: Table, going: set[int]) -> dict[str, dict[str, Any]]:
+    """What erasures took out, by their ids: an erasure that isn't finished may have it nowhere else."""
+    found: dict[str, dict[str, Any]] = json.loads(table.properties.get(ERASURES, "{}"))
+    for one in ancestors(table):
+        told = summary_of(one)
+        erasure, rows = told.get(ERASURE), int(told.get(ERASED_ROWS, "0"))
+        if erasure and one.snapshot_id in going and rows > found.get(erasure, {"rows": 0})["rows"]:
+            found[erasure] = {"rows": rows, "batches": json.loads(told.get(ERASED_BATCHES, "{}"))}
+    return found
+
+
+def forget_erasure(catalog: GlueCatalog, identifier: tuple[str, str], erasure_id: str) -> None:
+    """Take out of a table's properties what an erasure took out: it is finished, and its receipt tells.
+
+    Raises:
+        FindingError: the table is gone.
+        CommitConflictError: other writers were faster, again and again.
+    """
+
+    def change(table: Table) -> bool:
+        there = json.loads(table.properties.get(ERASURES, "{}"))
+        if there.pop(erasure_id, None) is None:
+            return False
+        with table.transaction() as work:
+            if there:
+                work.set_properties({ERASURES: json.dumps(there, separators=(",", ":"), sort_keys=True)})
+            else:
+                work.remove_properties(ERASURES)
+        return True
+
+    change_table(catalog, identifier, change)

@@ -13,7 +13,7 @@ from py4j.protocol import Py4JJavaError
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, ListOf, PartitionField, Primitive, StructOf
 from lake.erasure import parse_subject, read_receipt
-from lake.errors import DeclarationError, FindingError, TerminalError
+from lake.errors import DeclarationError, FindingError, TerminalError, TransientError
 from lake.manifest import Counts
 from lake.quality import Invalid, Limit, Operator, Rule, Severity
 from spark_jobs import compact, erase, erase_tables
@@ -362,4 +362,22 @@ def test_rows_are_counted_where_iceberg_tells_a_conflict_with_its_own_commit(wor
     erase_subject(world)
     assert [one.is_unknown for one in conflicts] == [False, False]  # a table's and its quarantine's
     assert balanced(world) == (True, [("visits", 1, 1, 2), ("quarantine", 1, 1, 1)])
+    assert is_clean(world)
+
+
+def test_an_erasure_that_was_broken_off_is_counted_though_another_one_made_the_history_forget(world):
+    world.deliver("a", [visit(world, 1, "bb"), visit(world, 2, WHO), visit(world, 3, WHO), visit(world, 4, "cc")])
+    world.ingest()
+
+    def broken_off(step):
+        if step == "rows":
+            raise TransientError("broken off")
+
+    with pytest.raises(TransientError, match="broken off"):
+        erase_subject(world, after=broken_off)
+    erase_subject(world, subject(world, "user_id=bb"), erasure_id="e2")
+    erase_subject(world)
+    assert balanced(world) == (True, [("visits", 1, 1, 3), ("quarantine", 0, 0, 0)])
+    properties = world.table("solo").properties
+    assert [name for name in properties if "eras" in name] == []
     assert is_clean(world)
