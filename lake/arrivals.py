@@ -10,20 +10,21 @@ Events: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-conte
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from botocore.exceptions import ClientError
 
 from lake.clients import error_code
 from lake.errors import FindingError
 from lake.manifest import NO_TENANT, Arrival, Lane
-from lake.names import Names
+from lake.names import Names, day_folders
 from lake.provision import queue_is_missing
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ _RECEIVERS = 4
 _NET_FOLDERS = 6  # listed in a run, in turn: each a tenant's or an error's, with a prefix for each of the recent days
 _NET_PAGES = 2  # of 1,000 objects, of a prefix in one run
 _NET_DAYS = 3
+_STRAY_BYTES, _STRAY_HEAD = 200, 12
+"""Of a tenant that isn't one, quoted; and characters that are left of a longer one."""
 
 
 def lane_of(stream: Stream, key: str) -> tuple[Lane, str] | None:
@@ -65,7 +68,14 @@ def lane_of(stream: Stream, key: str) -> tuple[Lane, str] | None:
     tenant = folder.removeprefix("tenant=") if slash and folder.startswith("tenant=") else ""
     if not tenant:
         return Lane.STRAYS, NO_TENANT
-    return (Lane.EVENTS if tenant in stream.tenants else Lane.STRAYS), tenant
+    return (Lane.EVENTS, tenant) if tenant in stream.tenants else (Lane.STRAYS, _stray(tenant))
+
+
+def _stray(tenant: str) -> str:
+    # whatever somebody sent: it becomes a part of DynamoDB's keys, which take 1,024 bytes
+    if len(quote(tenant, safe="")) <= _STRAY_BYTES:
+        return tenant
+    return f"{tenant[:_STRAY_HEAD]}~{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ def _recent(stream: Stream, error_folders: Sequence[str], now: datetime) -> dict
     found = {folder: [folder + day.strftime("%Y/%m/%d/") for day in days] for folder in error_folders}
     for tenant in stream.tenants:
         folder = Names.processed_prefix(stream.dataset.name, tenant)
-        found[folder] = [folder + day.strftime("year=%Y/month=%m/day=%d/") for day in days]
+        found[folder] = [folder + day_folders(day) for day in days]
     return found
 
 

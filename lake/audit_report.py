@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from lake.printing import PlainTable, printable
 
 if TYPE_CHECKING:
     from lake.audit_sheet import Gap, Row, Sheet
@@ -86,17 +87,18 @@ def print_sheet(sheet: Sheet, *, by_day: bool = False) -> None:
     out.print(table)
     for gap in sheet.gaps:
         told = {None: "", "-": ", day unknown"}.get(gap.day, f", day {gap.day}")
-        typer.echo(f"missing: tenant {gap.tenant}, producer {gap.producer_id}{told}: sequences {gap.sequences}")
+        whose = printable(f"tenant {gap.tenant}, producer {gap.producer_id}")
+        typer.echo(f"missing: {whose}{told}: sequences {gap.sequences}")
     for one in sheet.unread:
-        typer.echo(f"object {one.uri}: it waits, and nobody can tell whose it is: {one.problem}")
+        typer.echo(f"object {printable(one.uri)}: it waits, and nobody can tell whose it is: {one.problem}")
     for check in sheet.tables:
         if check.rows != check.by_batches:
             typer.echo(f"table {check.table}: holds {check.rows} rows, its batches wrote {check.by_batches}")
     typer.echo(f"{sheet.dataset}: " + ("balanced: every record is accounted for" if sheet.balanced else "NOT balanced"))
 
 
-def _table(title: str, names: list[str], columns: list[str]) -> Table:
-    table = Table(*names, title=title, title_justify="left", box=None)
+def _table(title: str, names: list[str], columns: list[str]) -> PlainTable:
+    table = PlainTable(*names, title=title, title_justify="left", box=None)
     for name in columns:
         table.add_column(_COLUMNS[name], justify="right")
     return table

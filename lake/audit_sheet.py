@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from lake.envelope import NO_DAY
 from lake.figures import Counts
-from lake.ranges import Ranges
+from lake.ranges import Ranges, dealt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from lake.manifest import ProducerLedger
 
@@ -168,31 +168,34 @@ class _Standing:
 
     def by_day(self, numbers: Ranges) -> dict[str, Ranges]:
         """Numbers that didn't arrive, by the day that the ledger tells."""
-        left, found = numbers, {}
-        for day, told in self.days.items():
-            found[day] = left & told
-            left = left - told
+        found, left = dealt(numbers, self.days)
         found[NO_DAY] = found.get(NO_DAY, Ranges()) | left
         return {day: one for day, one in found.items() if one.spans}
 
 
 def balance(evidence: Evidence) -> Sheet:
     """Draw up the sheet."""
-    claimed = {*evidence.counts, *(tenant for tenant, _ in evidence.seen), *(one.tenant for one in evidence.ledgers)}
+    ledgers, producers = _by_tenant(evidence)
+    claimed = {*evidence.counts, *(tenant for tenant, _ in evidence.seen), *ledgers}
     others = sorted(claimed - set(evidence.tenants))
     buffered = dict(evidence.buffered)
     arrived = _arrived(evidence.days) if evidence.days else {}
+    counts = _counted_days(evidence.days) if evidence.days else {}
     rows: list[Row] = []
     days: list[DayRow] = []
     gaps: list[Gap] = []
     for tenant in (*evidence.tenants, *others):
-        standings = _standings(evidence, tenant)
+        theirs = ledgers.get(tenant, {})
+        names = sorted({*theirs, *producers.get(tenant, ())})
+        standings = [_standing(evidence, tenant, one, theirs.get(one)) for one in names]
         explained = _explained(tenant, sum(len(one.missing) for one in standings), buffered)
-        row = _row(evidence, tenant, standings, explained)
+        row = _row(tenant, evidence.counts.get(tenant, Counts()), theirs.values(), standings, explained)
         rows.append(row)
         lost = sum(len(one.missing) for one in standings) > explained
         if evidence.days is not None:
-            days += _day_rows(evidence.days, arrived, tenant, standings, explained)
+            found_days = _day_rows(counts.get(tenant, {}), arrived, tenant, standings, explained)
+            since = evidence.days.since
+            days += [one for one in found_days if since is None or one.day == NO_DAY or one.day >= since]
         for one in standings if lost else ():
             if evidence.days is None:
                 gaps += [Gap(tenant, one.producer_id, one.missing)] if one.missing.spans else []
@@ -202,11 +205,23 @@ def balance(evidence: Evidence) -> Sheet:
     return Sheet(evidence.dataset, tuple(rows), tuple(gaps), evidence.tables, tuple(days), evidence.unread)
 
 
-def _standings(evidence: Evidence, tenant: str) -> list[_Standing]:
-    ledgers = {one.producer_id: one for one in evidence.ledgers if one.tenant == tenant}
-    known = (*evidence.seen, *evidence.landed)
-    producers = sorted({*ledgers, *(producer for owner, producer in known if owner == tenant)})
-    return [_standing(evidence, tenant, one, ledgers.get(one)) for one in producers]
+def _by_tenant(evidence: Evidence) -> tuple[dict[str, dict[str, ProducerLedger]], dict[str, set[str]]]:
+    """Ledgers by tenant and producer, and producers of whom anything came, by tenant: records may claim any tenants."""
+    ledgers: dict[str, dict[str, ProducerLedger]] = {}
+    for ledger in evidence.ledgers:
+        ledgers.setdefault(ledger.tenant, {})[ledger.producer_id] = ledger
+    producers: dict[str, set[str]] = {}
+    for tenant, producer in (*evidence.seen, *evidence.landed):
+        producers.setdefault(tenant, set()).add(producer)
+    return ledgers, producers
+
+
+def _counted_days(evidence: DayEvidence) -> dict[str, dict[str, Counts]]:
+    """Counts by tenant, and then by day."""
+    found: dict[str, dict[str, Counts]] = {}
+    for (tenant, day), counts in evidence.counts.items():
+        found.setdefault(tenant, {})[day] = counts
+    return found
 
 
 def _standing(evidence: Evidence, tenant: str, producer: str, ledger: ProducerLedger | None) -> _Standing:
@@ -231,16 +246,16 @@ def _explained(tenant: str, missing: int, buffered: dict[tuple[str, ...], int]) 
     """How many of the missing a stream's buffers may hold; they are taken out of them."""
     found = 0
     for carried, records in buffered.items():
-        if tenant in carried and missing > found:
+        if missing > found and tenant in carried:
             taken = min(records, missing - found)
             buffered[carried] -= taken
             found += taken
     return found
 
 
-def _row(evidence: Evidence, tenant: str, standings: list[_Standing], explained: int) -> Row:
-    counts = evidence.counts.get(tenant, Counts())
-    ledgers = [one for one in evidence.ledgers if one.tenant == tenant]
+def _row(
+    tenant: str, counts: Counts, ledgers: Collection[ProducerLedger], standings: list[_Standing], explained: int
+) -> Row:
     delivered = counts.records - counts.refused
     fates = counts.ingested + counts.duplicates + counts.quarantined
     return Row(
@@ -285,31 +300,29 @@ def _arrived(evidence: DayEvidence) -> _Arrived:
 
 
 def _day_rows(
-    evidence: DayEvidence, arrived: _Arrived, tenant: str, standings: list[_Standing], explained: int
+    counts: Mapping[str, Counts], arrived: _Arrived, tenant: str, standings: list[_Standing], explained: int
 ) -> list[DayRow]:
     days: dict[str, _Day] = {}
     for one in standings:
         there = arrived.get((tenant, one.producer_id), {})
         # a number that came under two days, which only what is broken does, is the first one's
-        for place, left in (("seen", one.seen), ("landed", one.landed)):
-            told, rest = there.get(place, {}), left
-            for day in _in_order(told):
-                _add(days, day, place, told[day] & rest)
-                rest = rest - told[day]
+        for place, numbers in (("seen", one.seen), ("landed", one.landed)):
+            told = there.get(place, {})
+            shares, _ = dealt(numbers, {day: told[day] for day in _in_order(told)})
+            for day in told:
+                _add(days, day, place, shares.get(day, Ranges()))
         for place, numbers in (("dead", one.dead), ("waiting", one.waiting), ("missing", one.missing)):
             for day, here in one.by_day(numbers).items():
                 _add(days, day, place, here)
-    for owner, day in evidence.counts:
-        if owner == tenant:
-            days.setdefault(day, _Day())
+    for day in counts:
+        days.setdefault(day, _Day())
     rows: list[DayRow] = []
     for day in reversed(_in_order(days)):
         # what is in a buffer is young
         taken = min(explained, days[day].missing)
         explained -= taken
-        rows.append(_day_row(tenant, day, days[day], evidence.counts.get((tenant, day), Counts()), taken))
-    since = evidence.since
-    return [row for row in reversed(rows) if since is None or row.day == NO_DAY or row.day >= since]
+        rows.append(_day_row(tenant, day, days[day], counts.get(day, Counts()), taken))
+    return rows[::-1]
 
 
 def _add(days: dict[str, _Day], day: str, name: str, numbers: Ranges) -> None:

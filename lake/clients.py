@@ -14,7 +14,13 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's name
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's name
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_athena import AthenaClient
@@ -58,7 +64,8 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, OSError):
         lasting = isinstance(error, FileNotFoundError | PermissionError)
         return not lasting and not any(word in str(error) for word in _LASTING)
-    return isinstance(error, ConnectionError | HTTPClientError)
+    # of a body that breaks off either its length or its checksum is told to be wrong
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | FlexibleChecksumError)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,20 @@ class Cloud:
     def sts(self) -> STSClient:
         """AWS STS."""
         return self._session.client("sts", endpoint_url=self.endpoint, config=self._config())
+
+    def single_try(self, service: str, **options: Any) -> Any:
+        """Make a client that tries once, for those who own the retries.
+
+        Args:
+            service: `s3`, for example.
+            options: of `botocore.config.Config`, beside the timeouts.
+        """
+        config = Config(
+            **{"connect_timeout": 5, "read_timeout": 60, **options},
+            retries={"mode": "standard", "total_max_attempts": 1},
+            s3={"addressing_style": "path"} if self.endpoint else {},
+        )
+        return self._session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
     @cached_property
     def account(self) -> str:

@@ -15,8 +15,9 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import ValidationError
 
+from lake.contract_terms import PartitionField, partition_terms, sort_columns, zorder_columns
 from lake.envelope import ENVELOPE, SYSTEM_COLUMNS
-from lake.errors import DeclarationError, known_values
+from lake.errors import DeclarationError, first_repeated, known_values
 from lake.quality_reading import latency_rules, quality_rules, unique_names
 
 if TYPE_CHECKING:
@@ -88,15 +89,6 @@ class Field:
 
 
 @dataclass(frozen=True)
-class PartitionField:
-    """A term of a table's partition spec or sort order, as in `month(event_time)`."""
-
-    transform: str
-    """`identity`, `year`, `month`, `day`, `hour`, `bucket[N]` or `truncate[N]`."""
-    column: str
-
-
-@dataclass(frozen=True)
 class Contract:
     """What a dataset's events look like, and how its table is laid out."""
 
@@ -144,12 +136,11 @@ _PHYSICAL: dict[str, dict[str, PrimitiveName]] = {
     "date": {"date": "date"},
     "timestamp": {"timestamp": "timestamptz", "timestamptz": "timestamptz", "timestamp_ntz": "timestamp"},
 }
+_MOST_DIGITS = 38  # of a decimal, in Iceberg, Spark and Athena alike
 _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
-_TERM = re.compile(r"(?:(year|month|day|hour)\((\w+)\)|(bucket|truncate)\((\d+),\s*(\w+)\)|(\w+))")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _LISTS = ("lakehose.partitionBy", "lakehose.sortBy", "lakehose.zorderBy")
-_MOST_ZORDERED = 4  # with more, each has next to no say
 _NUMBERS = {"lakehose.dedupDays": (1, 3650), "lakehose.clockSkewMinutes": (1, 5_256_000)}
 _OUR_PROPERTIES = (*_LISTS, *_NUMBERS)
 
@@ -237,56 +228,41 @@ def _contract(document: OpenDataContractStandard, dataset: str, where: str) -> C
     taken = [field.name for field in fields if field.name in {*ENVELOPE, *SYSTEM_COLUMNS}]
     if taken:
         raise DeclarationError(f"{where}: schema[{dataset}]: {taken[0]!r} is a name of the event's envelope")
-    twice = [field.name for index, field in enumerate(fields) if field.name in {f.name for f in fields[:index]}]
-    if twice:
-        raise DeclarationError(f"{where}: schema[{dataset}]: {twice[0]!r} is there twice")
-    columns = [*ENVELOPE, *(field.name for field in fields)]
+    _refuse_repeated(fields, f"{where}: schema[{dataset}]")
+    kinds = {name: _ENVELOPE_KINDS.get(name, "string") for name in ENVELOPE} | dict(_kinds(fields))
+    columns = {name: kind for name, kind in kinds.items() if "." not in name}
     custom = _custom(found, where, dataset)
-    partition = tuple(
-        _term(str(text), columns, f"{where}: lakehose.partitionBy")
-        for text in custom.get("lakehose.partitionBy", ["day(event_time)"])
-    )
-    sort = tuple(str(name) for name in custom.get("lakehose.sortBy", ["event_time"]))
-    for name in sort:
-        if name not in columns:
-            raise DeclarationError(f"{where}: lakehose.sortBy: {known_values(name, columns)}")
-    zorder = _zorder(custom, fields, f"{where}: lakehose.zorderBy")
+    lists = {name: [str(one) for one in custom[name]] for name in _LISTS if name in custom}
+    partition_by, sort_by, zorder_by = _LISTS
     purpose = document.description.purpose if document.description else None
     return Contract(
         dataset=dataset,
         version=document.version or "",
         fields=fields,
-        partition=partition,
-        sort=sort,
+        partition=partition_terms(lists.get(partition_by, ["day(event_time)"]), columns, f"{where}: {partition_by}"),
+        sort=sort_columns(lists.get(sort_by, ["event_time"]), columns, f"{where}: {sort_by}"),
         description=found.description or purpose or "",
         dedup_days=custom.get("lakehose.dedupDays", Contract.dedup_days),
         skew_minutes=custom.get("lakehose.clockSkewMinutes", Contract.skew_minutes),
-        quality=_quality(document, found, fields, where),
-        zorder=zorder,
+        quality=_quality(document, found, kinds, where),
+        zorder=zorder_columns(lists.get(zorder_by, []), columns, f"{where}: {zorder_by}"),
     )
 
 
-def _zorder(custom: dict[str, Any], fields: tuple[Field, ...], where: str) -> tuple[str, ...]:
-    names = tuple(str(name) for name in custom.get("lakehose.zorderBy", []))
-    nested = {field.name for field in fields if not isinstance(field.type, Primitive)}
-    columns = [name for name in (*ENVELOPE, *(field.name for field in fields)) if name not in nested]
-    for name in names:
-        if name not in columns:
-            raise DeclarationError(f"{where}: {known_values(name, columns)}")
-    if names and not (1 < len(set(names)) == len(names) <= _MOST_ZORDERED):
-        raise DeclarationError(f"{where}: got {', '.join(names)}, allowed are 2 to {_MOST_ZORDERED} different columns")
-    return names
+def _refuse_repeated(fields: tuple[Field, ...], where: str) -> None:
+    twice = first_repeated(field.name for field in fields)
+    if twice is not None:
+        raise DeclarationError(f"{where}: {twice!r} is there twice")
 
 
 _ENVELOPE_KINDS = {"event_time": "timestamptz", "sequence": "long"}
 
 
 def _quality(
-    document: OpenDataContractStandard, found: SchemaObject, fields: tuple[Field, ...], where: str
+    document: OpenDataContractStandard, found: SchemaObject, kinds: dict[str, str], where: str
 ) -> tuple[Rule, ...]:
     """Rules of the object, of its properties and of the service levels, in this order."""
     here = f"{where}: schema[{found.name}]"
-    kinds = {name: _ENVELOPE_KINDS.get(name, "string") for name in ENVELOPE} | dict(_kinds(fields))
     rules = quality_rules(found.quality or [], None, kinds, here)
     for path, source in _properties(found.properties or []):
         if source.quality and path not in kinds:
@@ -357,7 +333,9 @@ def _type(source: SchemaProperty, where: str) -> FieldType:
     if logical == "object":
         if not source.properties:
             raise DeclarationError(f"{where}: an object needs properties")
-        return StructOf(tuple(_field(one, where) for one in source.properties))
+        fields = tuple(_field(one, where) for one in source.properties)
+        _refuse_repeated(fields, where)
+        return StructOf(fields)
     if logical == "array":
         if source.items is None:
             raise DeclarationError(f"{where}: an array needs items")
@@ -369,21 +347,14 @@ def _type(source: SchemaProperty, where: str) -> FieldType:
     physical = source.physicalType.lower()
     decimal = _DECIMAL.fullmatch(physical)
     if decimal and logical in {"number", "integer"}:
-        return Primitive("decimal", int(decimal[1]), int(decimal[2]))
+        precision, scale = int(decimal[1]), int(decimal[2])
+        if not (1 <= precision <= _MOST_DIGITS and scale <= precision):
+            raise DeclarationError(
+                f"{where}: physicalType: got {physical!r}, allowed are 1 to {_MOST_DIGITS} digits, of which 0 to "
+                "all are behind the point"
+            )
+        return Primitive("decimal", precision, scale)
     if physical not in _PHYSICAL[logical]:
         allowed = [*_PHYSICAL[logical], *(["decimal(p,s)"] if logical in {"number", "integer"} else [])]
         raise DeclarationError(f"{where}: physicalType of a {logical}: {known_values(physical, allowed)}")
     return Primitive(_PHYSICAL[logical][physical])
-
-
-def _term(text: str, columns: list[str], where: str) -> PartitionField:
-    match = _TERM.fullmatch(text.strip())
-    if not match:
-        allowed = "year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) or a column"
-        raise DeclarationError(f"{where}: got {text!r}, allowed is {allowed}")
-    of_time, time_column, of_width, width, width_column, plain = match.groups()
-    column = time_column or width_column or plain
-    if column not in columns:
-        raise DeclarationError(f"{where}: {known_values(column, columns)}")
-    transform = of_time or (f"{of_width}[{width}]" if of_width else "identity")
-    return PartitionField(transform, column)

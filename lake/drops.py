@@ -7,14 +7,14 @@ commit point: a file that it forgot is taken again, under the same keys and with
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lake.contract import Primitive
 from lake.errors import DeclarationError, known_values
-from lake.items import Items, item_key
+from lake.items import Items, item_key, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -179,14 +179,14 @@ class TakenFiles:
 
     def of_file(self, drop: Drop, uri: str) -> list[TakenFile]:
         """What was taken from one address, once for each ETag."""
-        return [one for one in self._query(drop, f"{_sort_text(uri)}#") if one.uri == uri]
+        return [one for one in self._query(drop, f"{shortened(uri, _SORT_BYTES)}#") if one.uri == uri]
 
     def record(self, drop: Drop, taken: TakenFile) -> None:
         """Note that a file was taken; noting it again changes nothing."""
         numbers = {name: getattr(taken, name) for name in ("rows", "refused", "taken_at_ms")}
         self._items.put(
             {
-                **item_key(f"{drop.tenant}#{drop.dataset}", f"file#{_sort_text(taken.uri)}#{taken.etag}"),
+                **item_key(f"{drop.tenant}#{drop.dataset}", f"file#{shortened(taken.uri, _SORT_BYTES)}#{taken.etag}"),
                 "uri": {"S": taken.uri},
                 "drop": {"S": drop.name},
                 "producer": {"S": taken.producer_id},
@@ -194,16 +194,24 @@ class TakenFiles:
             }
         )
 
+    def rewritten(self, drop: Drop, uri: str, before: str, after: str) -> None:
+        """Note that a file is about to get another content, which holds nothing new, if the one that it has was taken.
+
+        Args:
+            drop: its drop.
+            uri: `s3://bucket/key`.
+            before: SHA-256 of what is stored now, in hexadecimal.
+            after: of what is going to be.
+        """
+        was = file_producer(uri, before)
+        taken = next((one for one in self.of_file(drop, uri) if one.producer_id == was), None)
+        if taken is not None:
+            # what ETag it gets isn't known yet; the job for files tells a content by its producer
+            known = file_producer(uri, after)
+            self.record(drop, replace(taken, etag=f"rewritten-{known}", producer_id=known))
+
     def _query(self, drop: Drop, beginning: str) -> Iterator[TakenFile]:
         return map(_taken, self._items.beginning(f"{drop.tenant}#{drop.dataset}", f"file#{beginning}"))
-
-
-def _sort_text(uri: str) -> str:
-    """An address as it stands in a sort key, which DynamoDB takes up to 1,024 bytes of: S3's keys may be as long."""
-    encoded = uri.encode()
-    if len(encoded) <= _SORT_BYTES:
-        return uri
-    return f"{encoded[:_SORT_BYTES].decode(errors='ignore')}#{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _taken(item: Mapping[str, Any]) -> TakenFile:

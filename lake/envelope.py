@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVELOPE",
     "NO_DAY",
+    "PROCESSED_AT",
     "SYSTEM_COLUMNS",
     "Event",
     "Identity",
@@ -32,6 +33,8 @@ __all__ = [
 
 ENVELOPE = ("event_id", "tenant", "dataset", "event_time", "producer_id", "sequence", "schema_version")
 """Keys of the envelope, in the order they are written; each is a column of the dataset's table."""
+PROCESSED_AT = "processed_at"
+"""Key beside the envelope's that a stream's transform adds: when it checked the event. It is no column."""
 SYSTEM_COLUMNS = ("_rescued", "_object", "_batch")
 """Columns that ingest adds: fields the contract doesn't know, and where the row came from."""
 NO_DAY = "-"

@@ -208,7 +208,8 @@ class Place:
     remaining: int | None = None
     """What the last look at the place found; None before it."""
     unread: tuple[str, ...] = ()
-    """Objects of a form that can't be searched record by record, and which don't hold the value as plain bytes."""
+    """Objects that can't be searched record by record, or not to their end, and files in `raw/` that have the value
+    where no record of the subject's has it."""
 
     @property
     def records(self) -> int:

@@ -16,8 +16,10 @@ import orjson
 
 from lake.envelope import Identity, salvage
 
-__all__ = ["ErrorRecord"]
+__all__ = ["FILES_STAGE", "ErrorRecord"]
 
+FILES_STAGE = "files"
+"""Stage that takes files: what it refused is a row of CSV, or the beginning of a file."""
 _LARGEST_SEQUENCE = 2**63 - 1
 _TEXTS = ("event_id", "tenant", "producer_id")
 
@@ -86,7 +88,9 @@ def _text(record: dict[str, Any], key: str, default: str | None = None) -> str:
     value = record.get(key, default)
     if type(value) is str:
         return value
-    raise ValueError(f"{key}: got {value!r}, allowed is a string")
+    # one nested as deeply as the parser goes can't be written out
+    shown = "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else repr(value)
+    raise ValueError(f"{key}: got {shown}, allowed is a string")
 
 
 def _identity(told: dict[str, Any]) -> Identity:

@@ -14,6 +14,7 @@ __all__ = [
     "LakehoseError",
     "TerminalError",
     "TransientError",
+    "first_repeated",
     "known_values",
 ]
 
@@ -50,6 +51,20 @@ class FindingError(LakehoseError):
     """A check ran to its end and found something wrong: an audit's gap, a failed query."""
 
     exit_code = 1
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before; None where each is there once.
+
+    >>> first_repeated(["a", "b", "a", "b"])
+    'a'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def known_values(given: object, allowed: Iterable[str]) -> str:

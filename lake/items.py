@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteIte
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["Item", "Items", "item_key"]
+__all__ = ["Item", "Items", "item_key", "shortened"]
 
 Item = dict[str, Any]
 """As DynamoDB has it: `{"pk": {"S": "solo#visits"}, "sk": {"S": "net"}, "position": {"N": "6"}}`."""
@@ -37,6 +38,19 @@ def item_key(pk: str, sk: str) -> Item:
     {'pk': {'S': 'solo#visits'}, 'sk': {'S': 'net'}}
     """
     return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def shortened(text: str, most: int) -> str:
+    """A text as it stands in a sort key, which DynamoDB takes up to 1,024 bytes of: an address in S3 may be longer.
+
+    Args:
+        text: what is told; it stays as it is up to a length.
+        most: that length in bytes, up to 959. Of what is longer the digest (SHA-256) stands behind as much.
+    """
+    encoded = text.encode()
+    if len(encoded) <= most:
+        return text
+    return f"{encoded[:most].decode(errors='ignore')}#{hashlib.sha256(encoded).hexdigest()}"
 
 
 class Items:

@@ -29,6 +29,8 @@ LINE_BYTES = 16 * 2**20
 """Most bytes of a line: Firehose takes records of 1,000 KiB, and no other door or wrapping comes near to this."""
 _HEAD_BYTES = 64 * 1024  # of a longer line, kept for the quarantine
 _BLOCK_BYTES = 4 * 2**20  # about as much of an object at once
+_MEMBER_BYTES = 16 << 10
+"""Of a gzip behind a member's end, looked at first: the next member may be small too."""
 _WHOLE_BYTES = 64 * 2**20  # an object that unpacks to no more is unpacked at once
 _MOST_BYTES = 4 * 2**30  # no door writes an object of more; beyond it lies what was made to do harm
 
@@ -88,27 +90,51 @@ def unpack(packed: Iterable[bytes]) -> Iterator[bytes]:
     Raises:
         NotGzipError: they can't be unpacked from here on.
     """
+    held: list[bytes] = []
+    size = 0
+    try:
+        for found in _members_of(packed):
+            held.append(found)
+            size += len(found)
+            if size >= _MEMBER_BYTES:  # members may be of one byte each
+                yield b"".join(held)
+                held, size = [], 0
+    except NotGzipError:
+        if held:  # whoever searches what can be read wants all of it
+            yield b"".join(held)
+        raise
+    if held:
+        yield b"".join(held)
+
+
+def _members_of(packed: Iterable[bytes]) -> Iterator[bytes]:
     unpacker: Any = None
     done = 0
     for given in packed:
-        chunk = given
-        while chunk:
+        left, step = memoryview(given), len(given)
+        while left:
+            some = left[:step]
             if unpacker is None:
-                chunk = chunk.lstrip(b"\0") if done else chunk
-                if not chunk:
-                    break
+                padded = len(some)
+                some = memoryview(bytes(some).lstrip(b"\0")) if done else some
+                left = left[padded - len(some) :]
+                if not some:
+                    continue
                 unpacker = zlib.decompressobj(31)
             try:
-                found = unpacker.decompress(chunk, _BLOCK_BYTES)
+                found = unpacker.decompress(some, _BLOCK_BYTES)
             except zlib.error as error:
                 raise NotGzipError(f"the object is no whole gzip: {error}") from None
             if found:
                 yield found
-            chunk = unpacker.unconsumed_tail
             if unpacker.eof:
-                chunk = unpacker.unused_data
-                unpacker = None
+                left = left[len(some) - len(unpacker.unused_data) :]
+                # what is behind a member's end is copied: thousands of empty members must not copy all of it each
+                unpacker, step = None, _MEMBER_BYTES
                 done += 1
+            else:
+                left = left[len(some) - len(unpacker.unconsumed_tail) :]
+                step = min(2 * step, len(given))
     if unpacker is not None:
         raise NotGzipError("the object is no whole gzip: it ends before its end-of-stream marker")
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lake.figures import Counts, Figures, from_pieces, to_pieces
-from lake.items import Items, item_key
+from lake.items import Items, item_key, shortened
 from lake.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ __all__ = [
 
 NO_TENANT = "-"
 """Tenant of a series whose prefix names none."""
+_KEY_BYTES = 950  # of a sort key, before it is cut: an object's address may have 1,093
 
 
 class Lane(StrEnum):
@@ -187,7 +188,7 @@ class Manifest:
     def taken(self, owner: str, dataset: str, prefix: str) -> set[str]:
         """Objects (`s3://…`) below a prefix that some batch has taken."""
         found = self._items.beginning(objects_partition(owner, dataset), f"object#{prefix}")
-        return {item["sk"]["S"].partition("#")[2] for item in found}
+        return {item["uri"]["S"] if "uri" in item else item["sk"]["S"].partition("#")[2] for item in found}
 
     def arrived(self, arrivals: Iterable[Arrival]) -> None:
         """Note objects as new; noting one again changes nothing."""
@@ -265,7 +266,7 @@ class Manifest:
         pk, objects = _pk(batch), objects_partition(batch.owner, batch.dataset)
         first, *more = to_pieces(receipt.figures)
         items: list[Item] = [
-            {**item_key(objects, f"object#{uri}"), "batch": {"S": str(batch)}, "records": {"N": str(records)}}
+            {**_object_item(objects, uri), "batch": {"S": str(batch)}, "records": {"N": str(records)}}
             for uri, records in receipt.objects.items()
         ]
         items += [{**item_key(pk, f"{_more_prefix(batch)}{part:04d}"), **piece} for part, piece in enumerate(more)]
@@ -381,11 +382,21 @@ def _number(item: Mapping[str, Any]) -> int:
 
 def _arrival_key(one: Arrival) -> tuple[str, str]:
     # a stray's tenant is whatever somebody sent: quoted, it can't hold the separator
-    return new_partition(one.owner, one.dataset), f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
+    key = f"new#{one.lane}#{quote(one.tenant, safe='')}#{one.uri}"
+    return new_partition(one.owner, one.dataset), shortened(key, _KEY_BYTES)
 
 
 def _taken_key(one: Arrival) -> tuple[str, str]:
-    return objects_partition(one.owner, one.dataset), f"object#{one.uri}"
+    return objects_partition(one.owner, one.dataset), _object_key(one.uri)
+
+
+def _object_item(pk: str, uri: str) -> Item:
+    key = _object_key(uri)
+    return item_key(pk, key) if key.endswith(uri) else {**item_key(pk, key), "uri": {"S": uri}}
+
+
+def _object_key(uri: str) -> str:
+    return shortened(f"object#{uri}", _KEY_BYTES)
 
 
 def _batch_prefix(batch: BatchId) -> str:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["POOL", "Names", "bucket_and_key", "shorten"]
+if TYPE_CHECKING:
+    from datetime import date
+
+__all__ = ["POOL", "Names", "bucket_and_key", "day_folders", "shorten"]
 
 POOL = "pooled"
 """Owner of what pooled tenants share: the landing bucket and its database. No tenant may be called so."""
@@ -43,6 +47,17 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     """
     bucket, _, key = uri.partition("://")[2].partition("/")
     return bucket, key
+
+
+def day_folders(day: date) -> str:
+    """Folders of a day below a dataset's and a tenant's.
+
+    >>> from datetime import date
+    >>> day_folders(date(826, 11, 5))
+    'year=0826/month=11/day=05/'
+    """
+    # not by strftime, whose years before 1000 have fewer digits
+    return f"year={day.year:04d}/month={day.month:02d}/day={day.day:02d}/"
 
 
 @dataclass(frozen=True)

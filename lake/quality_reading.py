@@ -7,12 +7,14 @@ https://bitol-io.github.io/open-data-contract-standard/v3.1.0/data-quality/
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lake.errors import DeclarationError, known_values
+from lake.patterns import trouble_of
 from lake.quality import (
     Check,
     Duplicates,
@@ -44,6 +46,7 @@ _ENGINE, _VOLUME = "lakehose", "volumeDeviation"
 _INTEGERS, _NUMBERS = {"int", "long"}, {"int", "long", "float", "double", "decimal"}
 _TIMES = {"date", "timestamp", "timestamptz"}
 _MOST_DAYS, _MOST_LAST = 3650, 1000
+_MOST_DIGITS = 38  # of a decimal
 _LATENCY = {"latency", "ly", "freshness"}
 _SECONDS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -183,41 +186,55 @@ def _invalid(column: str, arguments: dict[str, Any], kind: str, where: str) -> I
         name: _value(given[name], kind, f"{where}: {name}") if name in given else None
         for name in ("minimum", "maximum")
     }
+    for name, end in ends.items():
+        if type(end) is float and not math.isfinite(end):
+            raise DeclarationError(f"{where}: arguments.{name}: got {end}, allowed is a finite number")
     return Invalid(column, tuple(_value(one, kind, f"{where}: validValues") for one in valid), pattern, **ends)
 
 
 def _check_pattern(pattern: Any, kind: str, where: str) -> None:
     if kind != "string":
         raise DeclarationError(f"{where}: it is for strings, and the column is a {kind}")
-    # Java's expressions are what counts; they know no (?P
-    if not isinstance(pattern, str) or "(?P" in pattern:
-        raise DeclarationError(f"{where}: got {pattern!r}, allowed is a regular expression of Java")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise DeclarationError(f"{where}: got {pattern!r}, allowed is a regular expression: {error}") from None
+    trouble = trouble_of(pattern) if isinstance(pattern, str) else "it is no text"
+    if trouble is not None:
+        raise DeclarationError(f"{where}: got {pattern!r}, allowed is a regular expression of Java: {trouble}")
 
 
 def _value(value: Any, kind: str, where: str) -> Scalar:
-    """A value of the contract, as the column's type has it; times as ISO 8601 text."""
+    """A value of the contract, as the column's type has it; times as text, in the one form that Spark takes."""
     if kind == "string" and isinstance(value, str):
         return value
     if kind == "boolean" and isinstance(value, bool):
         return value
     if kind in _INTEGERS and type(value) is int and abs(value) < 2**63:
         return value
-    if kind in _NUMBERS - _INTEGERS and type(value) in {int, float}:
+    if kind == "decimal" and _is_finite(value) and _fits_decimal(value):
+        return value  # a whole number as it is: a float has room for 15 digits
+    if kind in {"float", "double"} and (_is_finite(value) or type(value) is float):
         return float(value)
     if kind in _TIMES:
         # YAML makes dates of what looks like one
         text = value.isoformat() if isinstance(value, date) else value
-        try:
-            (date if kind == "date" else datetime).fromisoformat(text)
-        except (TypeError, ValueError):
-            pass
-        else:
-            return str(text)
+        for form in (date,) if kind == "date" else (date, datetime):
+            try:
+                # Python reads other forms of the standard too, as 20260131
+                return form.fromisoformat(text).isoformat()
+            except (TypeError, ValueError):
+                continue
     raise DeclarationError(f"{where}: got {value!r}, which is no value of a {kind}")
+
+
+def _is_finite(value: Any) -> TypeGuard[int | float]:
+    try:
+        return type(value) in {int, float} and math.isfinite(value)
+    except OverflowError:  # a whole number that no float comes near to
+        return False
+
+
+def _fits_decimal(value: float) -> bool:
+    """Whether Spark has a decimal for a number: of at most 38 digits, before and behind the point."""
+    told = Decimal(str(value))
+    return told.adjusted() < _MOST_DIGITS and -int(told.as_tuple().exponent) <= _MOST_DIGITS
 
 
 def _custom(one: DataQuality, column: str | None, where: str) -> tuple[str, dict[str, Any], Check]:
@@ -248,7 +265,7 @@ def _limits(one: DataQuality, where: str) -> tuple[Limit, ...]:
             continue
         two = operator in {Operator.BETWEEN, Operator.NOT_BETWEEN}
         bounds = list(given) if two else [given]
-        if not all(type(bound) in {int, float} for bound in bounds) or (two and bounds[0] >= bounds[1]):
+        if not all(map(_is_finite, bounds)) or (two and bounds[0] >= bounds[1]):
             allowed = "two numbers, the smaller first" if two else "a number"
             raise DeclarationError(f"{where}: {operator}: got {given!r}, allowed is {allowed}")
         found.append(Limit(operator, tuple(float(bound) for bound in bounds)))
@@ -298,9 +315,9 @@ def latency_rules(
         unit = (one.unit or "").lower()
         if unit not in _SECONDS:
             raise DeclarationError(f"{here}.unit: {known_values(one.unit, _SECONDS)}")
-        if type(one.value) not in {int, float}:
+        if not _is_finite(one.value):
             raise DeclarationError(f"{here}.value: got {one.value!r}, allowed is a number of {one.unit}")
-        limit = Limit(Operator.AT_MOST, (float(one.value or 0) * _SECONDS[unit],))
+        limit = Limit(Operator.AT_MOST, (float(one.value) * _SECONDS[unit],))
         custom = {prop.property: prop.value for prop in one.customProperties or []}
         severity = _severity(custom.get(_SEVERITY), f"{here}: {_SEVERITY}")
         for column in _elements(one.element, dataset, kinds, here):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["Ranges"]
+__all__ = ["Ranges", "dealt"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Ranges:
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.spans)
 
     def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in self.spans)
+        # Python's own lengths end here; only a ledger that tells nonsense has more
+        return min(sum(last - first + 1 for first, last in self.spans), sys.maxsize)
 
     def __or__(self, other: Ranges) -> Ranges:
         return Ranges.of((*self.spans, *other.spans))
@@ -105,3 +108,50 @@ class Ranges:
         if start < end:
             gaps.append((start, end - 1))
         return Ranges(tuple(gaps))
+
+
+def dealt(numbers: Ranges, takers: Mapping[str, Ranges]) -> tuple[dict[str, Ranges], Ranges]:
+    """Numbers by who has them, and those that nobody has; what several have is the first's, in the order given.
+
+    >>> dealt(Ranges(((0, 9),)), {"a": Ranges(((0, 4),)), "b": Ranges(((3, 6), (20, 20)))})
+    ({'a': Ranges(spans=((0, 4),)), 'b': Ranges(spans=((5, 6),))}, Ranges(spans=((7, 9),)))
+    """
+    names = list(takers)
+    spans = sorted((*span, place) for place, name in enumerate(names) for span in takers[name].spans)
+    # one sweep: a year of days would else be taken from what is left one by one, and what is left has as many holes
+    found: dict[str, list[tuple[int, int]]] = {}
+    open_: list[tuple[int, int]] = []
+    at = seen = 0
+    while seen < len(spans) or open_:
+        if not open_:
+            at = spans[seen][0]
+        while seen < len(spans) and spans[seen][0] <= at:
+            heappush(open_, (spans[seen][2], spans[seen][1]))
+            seen += 1
+        while open_ and open_[0][1] < at:
+            heappop(open_)
+        if open_:
+            place, last = open_[0]
+            end = min(last, spans[seen][0] - 1) if seen < len(spans) else last
+            found.setdefault(names[place], []).append((at, end))
+            at = end + 1
+    every = Ranges.of(span for taken in takers.values() for span in taken.spans)
+    shares = _shares(numbers, found)
+    return shares, numbers - every
+
+
+def _shares(numbers: Ranges, found: Mapping[str, list[tuple[int, int]]]) -> dict[str, Ranges]:
+    """What of numbers lies in disjoint spans, by name, in one pass over all."""
+    pieces = sorted((*span, name) for name, spans in found.items() for span in spans)
+    shares: dict[str, list[tuple[int, int]]] = {}
+    place = 0
+    for first, last, name in pieces:
+        while place < len(numbers.spans) and numbers.spans[place][1] < first:
+            place += 1
+        here = place
+        while here < len(numbers.spans) and numbers.spans[here][0] <= last:
+            low, high = numbers.spans[here]
+            shares.setdefault(name, []).append((max(low, first), min(high, last)))
+            here += 1
+        place = max(place, here - 1)
+    return {name: Ranges.of(shares[name]) for name in found if name in shares}

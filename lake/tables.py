@@ -6,7 +6,6 @@ requires is enforced by ingest, which can say why, and a later version may relax
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyiceberg.catalog.glue import GlueCatalog
@@ -156,17 +155,11 @@ def _partition_spec(terms: tuple[PartitionField, ...], schema: Schema) -> Partit
                 source_id=schema.find_field(term.column).field_id,
                 field_id=1000 + index,
                 transform=parse_transform(term.transform),
-                name=_partition_name(term),
+                name=term.name,
             )
             for index, term in enumerate(terms)
         )
     )
-
-
-def _partition_name(term: PartitionField) -> str:
-    if term.transform == IDENTITY:
-        return term.column
-    return f"{term.column}_{re.sub('[^a-z0-9]', '', term.transform)}"
 
 
 def table_properties(target_mib: int) -> dict[str, str]:

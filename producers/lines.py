@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["BadLine", "parse_line", "read_lines"]
 
 _CHUNK = 1 << 20
+_LONGEST = 16 << 20
+"""Bytes of a line; an event has at most one MiB of them."""
 _SHOWN = 60  # characters of what was given
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -33,14 +35,22 @@ class BadLine:
 def read_lines(stream: BufferedIOBase) -> Iterator[list[tuple[int, bytes]]]:
     """Read lines with their numbers, from 1, as soon as they are there: a pipe's lines don't wait for its end.
 
-    Blank lines are counted and left out.
+    Blank lines are counted and left out. Of one longer than any event only the beginning is kept.
     """
     number = 1
-    rest = b""
+    parts: list[bytes] = []  # of the line that isn't whole yet: it may come in very many
+    room = _LONGEST + 1
     while chunk := stream.read1(_CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, rest = chunk.split(b"\n")
+        if whole:
+            whole[0] = b"".join((*parts, whole[0][:room]))
+            parts, room = [], _LONGEST + 1
+        if room:
+            parts.append(rest[:room])
+            room -= len(parts[-1])
         yield [(n, line) for n, line in enumerate(whole, number) if line.strip()]
         number += len(whole)
+    rest = b"".join(parts)
     if rest.strip():
         yield [(number, rest)]
 
@@ -56,12 +66,14 @@ def parse_line(
         event_time_field: field of the payload with the event time, ISO 8601 with a time zone; now when None.
         now: the time for events without one.
     """
+    if len(line) > _LONGEST:
+        return BadLine(number, f"a line may have {_LONGEST:,} bytes, and this one is longer: got {_start(line)}")
     try:
         payload = orjson.loads(line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line)
     except orjson.JSONDecodeError as error:
-        return BadLine(number, f"not JSON ({error}): got {_shown(line.decode('utf-8', 'replace'))}")
+        return BadLine(number, f"not JSON ({error}): got {_shown(line)}")
     if not isinstance(payload, dict):
-        return BadLine(number, f"got {_shown(orjson.dumps(payload).decode())}, allowed is a JSON object")
+        return BadLine(number, f"got {_shown(line)}, allowed is a JSON object")
     if event_time_field is None:
         return NewEvent(payload, now())
     if event_time_field not in payload:
@@ -70,7 +82,7 @@ def parse_line(
     if moment is None:
         return BadLine(
             number,
-            f"field {event_time_field!r}: got {_shown(orjson.dumps(payload[event_time_field]).decode())}, allowed is "
+            f"field {event_time_field!r}: got {_value(payload[event_time_field])}, allowed is "
             "ISO 8601 with a time zone, as 2026-01-31T12:00:00Z",
         )
     return NewEvent(payload, moment)
@@ -86,6 +98,17 @@ def _moment(given: Any) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def _shown(text: str) -> str:
-    text = text.strip()
+def _value(value: Any) -> str:
+    try:
+        return _shown(orjson.dumps(value))
+    except TypeError:
+        return "a list or an object, nested too deep to be shown"
+
+
+def _shown(raw: bytes) -> str:
+    text = raw.decode("utf-8", "replace").strip()
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def _start(raw: bytes) -> str:
+    return f"{raw[:_SHOWN].decode('utf-8', 'replace')}…"

@@ -88,4 +88,9 @@ def _as_it_is(event: Event) -> bytes:
     try:
         return orjson.dumps(fields, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
+        pass
+    try:
         return repr(fields).encode("utf-8", "backslashreplace")
+    except RecursionError:
+        shallow = {**fields, "payload": f"nested too deep to be kept, with the keys {list(fields['payload'])}"}
+        return repr(shallow).encode("utf-8", "backslashreplace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -273,3 +274,15 @@ def test_other_notifications_of_a_bucket_stay_as_they_are(place):
 def test_the_lane_of_an_object_is_read_from_its_key(cloud, key, expected):
     lake = Place(cloud).lake
     assert lane_of(lake.stream_of("visits", "ann"), key) == expected
+
+
+@pytest.mark.parametrize("sent", ["x" * 455, "!" * 300, "😀" * 100, "x" * 200])
+def test_a_tenant_that_is_none_stays_short_enough_for_a_key(cloud, sent):
+    lake = Place(cloud).lake
+    stream = lake.stream_of("visits", "ann")
+    lane, tenant = lane_of(stream, f"processed/visits/tenant={sent}/x")
+    assert lane is Lane.STRAYS
+    assert len(quote(tenant, safe="")) <= 256
+    assert (tenant == sent) == (sent == "x" * 200)
+    _, other = lane_of(stream, f"processed/visits/tenant={sent}y/x")
+    assert other != tenant

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 from lake.audit import Evidence, Gap, TableCheck, balance
@@ -104,3 +105,21 @@ def test_an_undeclared_tenant_has_its_own_line():
     sheet = balance(replace(WHOLE, counts=counts))
     assert [row.tenant for row in sheet.rows] == ["jfk", "xyz"]
     assert sheet.total.quarantined == 3
+
+
+def test_a_ledger_that_tells_more_than_there_can_be_is_a_difference():
+    sheet, row = only(replace(WHOLE, ledgers=(ledger(2**64, 2**64),)))
+    assert not sheet.balanced
+    assert row.sent == 2**64
+    assert row.difference > 0
+
+
+def test_however_many_tenants_records_claim_the_sheet_is_drawn_up_at_once():
+    names = [f"t{number}" for number in range(20_000)]
+    seen = {(name, "site"): Ranges(((0, 0),)) for name in names}
+    counts = {name: Counts(records=1, quarantined=1) for name in names}
+    began = time.process_time()
+    sheet = balance(replace(WHOLE, counts=counts, seen=seen, ledgers=(), tables=()))
+    assert time.process_time() - began < 10
+    assert len(sheet.rows) == 20_001
+    assert sheet.balanced

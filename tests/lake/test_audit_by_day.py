@@ -1,14 +1,17 @@
 """The sheet by day: every line adds up, and the lines add up to the whole."""
 
 import json
+import time
 from dataclasses import asdict, replace
 
 import pytest
 
 from lake.audit import DayEvidence, DayRow, Evidence, Gap, balance
 from lake.audit_report import of_tenant, print_sheet, sheet_to_dict
+from lake.envelope import day_text
 from lake.figures import Counts, Figures
 from lake.manifest import ProducerLedger
+from lake.printing import printable
 from lake.ranges import Ranges
 
 ONE, TWO, THREE = "2026-01-01", "2026-01-02", "2026-01-03"
@@ -153,9 +156,32 @@ def test_the_printed_sheet_names_the_gap_and_says_no(capsys, by_day):
     assert (ONE in told) is by_day
 
 
+@pytest.mark.parametrize("tenant", ["[/x]", "[bold]solo[/bold]", "solo\x1b[2J"])
+def test_a_tenant_is_printed_as_some_record_claims_it(capsys, tenant):
+    known = Figures({(tenant, ONE): Counts(1, 0, 0, 1)}, {(tenant, "ph\x1bone", ONE): ranges("0,2")})
+    sheet = balance(replace(evidence(known), tenants=("solo",), seen={(tenant, "ph\x1bone"): ranges("0,2")}))
+    for by_day in (True, False):
+        print_sheet(sheet, by_day=by_day)
+    told = capsys.readouterr().out
+    assert printable(tenant) in told
+    assert "\x1b" not in told
+
+
 def test_one_tenants_part_of_a_sheet_is_judged_by_itself():
     known = Figures({("solo", ONE): Counts(2, 2), ("ann", ONE): Counts(1, 1)}, {("solo", "phone", ONE): ranges("0,2")})
     sheet = balance(replace(evidence(known), tenants=("solo", "ann"), seen={("solo", "phone"): ranges("0,2")}))
     assert not of_tenant(sheet, "solo", "acme_solo").balanced
     assert of_tenant(sheet, "ann", "acme_ann").balanced
     assert [row.tenant for row in of_tenant(sheet, "ann", "acme_ann").days] == ["ann"]
+
+
+def test_many_days_between_which_numbers_are_missing_are_told_apart_at_once():
+    days = [day_text(number) for number in range(10_000)]
+    seen = {day: f"{3 * number}" for number, day in enumerate(days)}
+    told = {day: f"{3 * number}-{3 * number + 2}" for number, day in enumerate(days)}
+    found = evidence(figures({day: Counts(1, 1) for day in days}, seen), ledger=ledger(30_000, 30_000, told))
+    began = time.process_time()
+    sheet = balance(found)
+    assert time.process_time() - began < 10
+    assert [row.difference for row in sheet.days] == [2] * 10_000
+    assert sheet.gaps[-1] == Gap("solo", "phone", ranges("29998-29999"), days[-1])

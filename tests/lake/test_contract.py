@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+from pyiceberg.transforms import parse_transform
 
-from lake.contract import ListOf, PartitionField, Primitive, StructOf, read_contract
+from lake.contract import Field, ListOf, PartitionField, Primitive, StructOf, read_contract
+from lake.contract_terms import _TAKES
 from lake.errors import DeclarationError
+from lake.tables import columns, iceberg_schema
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
@@ -155,3 +158,107 @@ def test_z_order_takes_two_to_four_different_columns(tmp_path, given):
 def test_z_order_takes_columns_that_have_an_order(tmp_path, given):
     said = refusal(tmp_path, FIELDS, ZORDERED.replace("LIST", f"a, {given}"))
     assert said.startswith(f"trips.yaml: lakehose.zorderBy: got '{given}', allowed are: a, dataset, event_id, ")
+
+
+TYPED = [
+    "{name: page, logicalType: string}",
+    "{name: born, logicalType: date}",
+    "{name: seen, logicalType: timestamp, physicalType: timestamp_ntz}",
+    "{name: price, logicalType: number}",
+    "{name: exact, logicalType: number, physicalType: 'decimal(9,2)'}",
+    "{name: spot, logicalType: object, properties: [{name: x, logicalType: number}]}",
+    "{name: tags, logicalType: array, items: {logicalType: string}}",
+]
+
+
+def laid_out(value, what="partitionBy"):
+    return HEAD + f"    customProperties: [{{property: lakehose.{what}, value: {value}}}]\n"
+
+
+def test_terms_are_read_and_have_the_names_that_the_table_gives_them(tmp_path):
+    given = "['day(born)', 'hour(seen)', 'bucket(008, exact)', 'truncate(4, page)', price]"
+    found = contract(tmp_path, TYPED, laid_out(given)).partition
+    assert [one.transform for one in found] == ["day", "hour", "bucket[8]", "truncate[4]", "identity"]
+    assert [one.name for one in found] == ["born_day", "seen_hour", "exact_bucket8", "page_truncate4", "price"]
+
+
+@pytest.mark.parametrize("transform", ["year", "month", "day", "hour", "bucket[4]", "truncate[4]", "identity"])
+def test_a_transform_is_of_the_types_that_iceberg_has_it_for(transform):
+    names = ("boolean", "int", "long", "float", "double", "date", "timestamp", "timestamptz", "string", "binary")
+    kinds = {one: Primitive(one) for one in names} | {"decimal": Primitive("decimal", 9, 2)}
+    schema = iceberg_schema(tuple(Field(name, kind) for name, kind in kinds.items()))
+    taken = {one.name for one in schema.fields if parse_transform(transform).can_transform(one.field_type)}
+    assert set(_TAKES.get(transform.partition("[")[0], kinds)) == taken
+
+
+@pytest.mark.parametrize(
+    ("term", "told"),
+    [
+        ("day(page)", "page is a string, and day is of: date, timestamp, timestamptz"),
+        ("hour(born)", "born is a date, and hour is of: timestamp, timestamptz"),
+        ("bucket(4, price)", "price is a double, and bucket is of: int, long, decimal, date"),
+        ("truncate(4, born)", "born is a date, and truncate is of: int, long, decimal, string, binary"),
+        ("bucket(0, page)", "of bucket, 1 to 2,147,483,647 are allowed"),
+        ("truncate(0, page)", "of truncate, 1 to 2,147,483,647 are allowed"),
+        ("bucket(2147483648, page)", "of bucket, 1 to 2,147,483,647 are allowed"),
+        ("spot", "spot is a struct, and a column without parts is needed"),
+        ("bucket(4, tags)", "tags is a list, and a column without parts is needed"),
+    ],
+)
+def test_a_term_that_no_table_can_be_made_with_is_refused(tmp_path, term, told):
+    said = refusal(tmp_path, TYPED, laid_out(f"['{term}']"))
+    assert said.startswith(f"trips.yaml: lakehose.partitionBy: got '{term}': {told}")
+
+
+def test_a_term_may_not_be_there_twice(tmp_path):
+    said = refusal(tmp_path, TYPED, laid_out("['bucket(8, page)', 'bucket(08, page)']"))
+    assert said == (
+        "trips.yaml: lakehose.partitionBy: got bucket(8, page), bucket(08, page): 'page_bucket8' is there twice"
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "name"), [(HEAD, "event_time_day"), (laid_out("['bucket(4, sequence)']"), "sequence_bucket4")]
+)
+def test_a_field_may_not_have_the_name_of_a_partition(tmp_path, head, name):
+    said = refusal(tmp_path, [f"{{name: {name}, logicalType: string}}"], head)
+    assert f"the table's partition would be named {name!r}, as a field is; give the field another name" in said
+    assert contract(tmp_path, [f"{{name: {name}, logicalType: string}}"], laid_out(f"[{name}]")).partition
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("[spot]", "got 'spot', allowed are: born, dataset, "),
+        ("[tags]", "(tags is a list)"),
+        ("[page, born, page]", "got page, born, page: 'page' is there twice"),
+        ("[spot.x]", "got 'spot.x', allowed are: born, "),
+    ],
+)
+def test_a_sort_takes_different_columns_that_have_an_order(tmp_path, given, told):
+    said = refusal(tmp_path, TYPED, laid_out(given, "sortBy"))
+    assert said.startswith("trips.yaml: lakehose.sortBy: got ")
+    assert told in said
+
+
+@pytest.mark.parametrize("given", ["40,2", "0,0", "4,8", "39,0"])
+def test_a_decimal_that_no_table_has_is_refused(tmp_path, given):
+    said = refusal(tmp_path, [f"{{name: a, logicalType: number, physicalType: 'decimal({given})'}}"])
+    assert said.startswith(f"trips.yaml: schema[trips].a: physicalType: got 'decimal({given})', allowed are 1 to 38 ")
+
+
+@pytest.mark.parametrize("given", ["38,38", "38,0", "1,0"])
+def test_the_longest_and_the_shortest_decimal_become_columns(tmp_path, given):
+    found = contract(tmp_path, [f"{{name: a, logicalType: number, physicalType: 'decimal({given})'}}"])
+    kind = iceberg_schema(columns(found)).find_field("a").field_type
+    assert str(kind) == f"decimal({given.replace(',', ', ')})"
+
+
+def test_a_field_within_another_may_not_be_there_twice(tmp_path):
+    inner = "properties: [{name: x, logicalType: number}, {name: x, logicalType: string}]"
+    assert "schema[trips].spot: 'x' is there twice" in refusal(
+        tmp_path, [f"{{name: spot, logicalType: object, {inner}}}"]
+    )
+    assert "schema[trips].spots[]: 'x' is there twice" in refusal(
+        tmp_path, [f"{{name: spots, logicalType: array, items: {{logicalType: object, {inner}}}}}"]
+    )

@@ -226,6 +226,19 @@ def test_taken_files_are_remembered_by_address_and_etag(memory):
     assert memory.of_file(drop, "s3://b/raw/a#1.csv") == [one, other]
 
 
+def test_a_file_that_was_taken_is_known_by_the_content_that_it_is_going_to_have(memory):
+    drop = Drop("shop", "ewr", "user_events", "b", "raw/")
+    uri = "s3://b/raw/a.csv"
+    memory.record(drop, TakenFile(uri, "e1", file_producer(uri, "aa"), 7, 2, 1000))
+    memory.rewritten(drop, uri, "bb", "cc")  # what is there now was never taken
+    memory.rewritten(drop, "s3://b/raw/b.csv", "aa", "cc")
+    assert len(memory.of_drop(drop)) == 1
+    for before, after in (("aa", "dd"), ("aa", "dd"), ("dd", "ee")):
+        memory.rewritten(drop, uri, before, after)
+    known = {one.producer_id: (one.rows, one.refused) for one in memory.of_file(drop, uri)}
+    assert known == {file_producer(uri, one): (7, 2) for one in ("aa", "dd", "ee")}
+
+
 def test_files_with_the_longest_keys_that_s3_takes_are_told_apart(memory):
     drop = Drop("shop", "ewr", "user_events", "b" * 63, "é" * 200)
     long = drop.uri + "x" * 623

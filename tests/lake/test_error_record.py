@@ -64,3 +64,8 @@ def test_an_identity_that_is_told_is_not_looked_for_in_what_was_received():
 def test_a_line_that_is_none_says_why(line, told):
     with pytest.raises(ValueError, match=told):
         ErrorRecord.parse(line)
+
+
+def test_a_code_that_is_nested_too_deeply_to_be_written_is_told():
+    with pytest.raises(ValueError, match="errorCode: got a list, allowed is a string"):
+        ErrorRecord.parse(b'{"errorCode":' + b"[" * 1_000 + b"]" * 1_000 + b"}")

@@ -4,7 +4,7 @@ from datetime import date
 import pytest
 
 from lake.figures import Counts, Figures
-from lake.manifest import BatchId, BatchReceipt, Lane, Manifest, ProducerLedger
+from lake.manifest import Arrival, BatchId, BatchReceipt, Lane, Manifest, ProducerLedger
 from lake.ranges import Ranges
 
 DAY = "2013-01-01"
@@ -42,6 +42,22 @@ def test_a_receipt_written_twice_counts_once(manifest):
     manifest.record(receipt())
     manifest.record(receipt())
     assert len(manifest.batches("pooled", "flights")) == 1
+
+
+def test_objects_with_the_longest_keys_that_s3_takes_are_told_apart(manifest):
+    long = f"s3://{'b' * 63}/processed/flights/tenant=jfk/".ljust(5 + 63 + 1 + 1023, "x")
+    ones = [Arrival("pooled", "flights", Lane.EVENTS, "jfk", f"{long}{end}", 5) for end in "12"]
+    manifest.arrived(ones)
+    manifest.arrived(ones)
+    assert manifest.waiting("pooled", "flights", Lane.EVENTS, "jfk") == ones
+    assert manifest.waiting_series("pooled", "flights") == [(Lane.EVENTS, "jfk")]
+    manifest.record(replace(receipt(), objects={ones[0].uri: 10}))
+    manifest.settled(ones[:1])
+    assert manifest.waiting("pooled", "flights", Lane.EVENTS, "jfk") == ones[1:]
+    assert manifest.taken_of(ones) == ones[:1]
+    third = replace(ones[0], uri=f"{long}3")
+    assert manifest.unknown([*ones, third]) == [third]
+    assert manifest.taken("pooled", "flights", "s3://") == {ones[0].uri}
 
 
 def test_a_batch_of_more_objects_than_one_write_takes_is_whole(manifest):

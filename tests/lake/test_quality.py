@@ -1,12 +1,14 @@
 """Quality rules: how they are read from a contract, and what a value is held to."""
 
 import re
+import warnings
 
 import pytest
 
 from lake.contract import read_contract
 from lake.errors import DeclarationError
 from lake.evolution import Step, compare
+from lake.patterns import trouble_of
 from lake.quality import (
     Duplicates,
     Freshness,
@@ -26,6 +28,7 @@ from lake.quality import (
     judge,
 )
 
+BETWEEN_DAYS = Invalid("code", minimum="2026-01-31", maximum="2026-01-31")
 NONE = (Limit(Operator.BE, (0.0,)),)
 HEAD = """apiVersion: v3.1.0
 kind: DataContract
@@ -104,11 +107,120 @@ def test_a_rule_of_a_column_is_read(read, text, rule):
         ("{logicalType: date}", "{maximum: 2026-01-31}", Invalid("code", maximum="2026-01-31")),
         ("{logicalType: timestamp}", "{minimum: 2026-01-31}", Invalid("code", minimum="2026-01-31")),
         ("{logicalType: boolean}", "{validValues: [true]}", Invalid("code", (True,))),
+        ("{logicalType: date}", "{minimum: '20260131', maximum: 2026-W05-6}", BETWEEN_DAYS),
+        ("{logicalType: timestamp}", "{minimum: '20260131', maximum: 2026-W05-6}", BETWEEN_DAYS),
+        (
+            "{logicalType: timestamp}",
+            "{minimum: 20260131T1200Z, maximum: '2026-01-31 12:00'}",
+            Invalid("code", minimum="2026-01-31T12:00:00+00:00", maximum="2026-01-31T12:00:00"),
+        ),
     ],
 )
 def test_a_range_is_read_as_the_columns_type_has_it(read, kind, given, check):
     found = read(kind=kind, of_field=f"[{{metric: invalidValues, arguments: {given}, mustBe: 0}}]")
     assert only(found).check == check
+
+
+def test_a_whole_number_of_a_decimal_keeps_all_of_its_digits(read):
+    given = "{validValues: [12345678901234567, 0.1], maximum: 12345678901234567890123456789012345678}"
+    kind = "{logicalType: number, physicalType: 'decimal(38,0)'}"
+    found = only(read(kind=kind, of_field=f"[{{metric: invalidValues, arguments: {given}, mustBe: 0}}]")).check
+    assert [(type(one), one) for one in found.valid] == [(int, 12345678901234567), (float, 0.1)]
+    assert found.maximum == 12345678901234567890123456789012345678
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", str(10**400), "1.0e+39", "1.0e-39", str(10**38)])
+def test_a_decimals_value_that_is_none_is_refused(read, value):
+    for given in (f"{{validValues: [{value}]}}", f"{{maximum: {value}}}"):
+        with pytest.raises(DeclarationError, match="no value of a decimal"):
+            read(
+                kind="{logicalType: number, physicalType: 'decimal(38,0)'}",
+                of_field=f"[{{metric: invalidValues, arguments: {given}, mustBe: 0}}]",
+            )
+
+
+@pytest.mark.parametrize(("value", "told"), [(".nan", "got nan"), (".inf", "got inf"), (str(10**400), "got 1000")])
+def test_a_limit_that_is_no_finite_number_is_refused(read, value, told):
+    for operator in ("mustBeGreaterThan", "mustBe"):
+        with pytest.raises(DeclarationError, match=f"{operator}: {told}.*allowed is a number"):
+            read(of_object=f"[{{metric: rowCount, {operator}: {value}}}]")
+    with pytest.raises(DeclarationError, match=r"mustBeBetween: got .*allowed is two numbers"):
+        read(of_object=f"[{{metric: rowCount, mustBeBetween: [0, {value}]}}]")
+    with pytest.raises(DeclarationError, match=f"m[ai][xn]imum: {told}"):
+        read(
+            kind="{logicalType: number}",
+            of_field=f"[{{metric: invalidValues, arguments: {{maximum: {value}}}, mustBe: 0}}]",
+        )
+    with pytest.raises(DeclarationError, match=r"slaProperties\[0\].value: got .*allowed is a number of h"):
+        read(levels=f"[{{property: latency, value: {value}, unit: h}}]")
+
+
+def test_what_is_no_number_may_stand_for_none(read):
+    found = read(
+        kind="{logicalType: number}",
+        of_field="[{metric: missingValues, arguments: {missingValues: [.nan, -1]}, mustBe: 0}]",
+    )
+    assert repr(only(found).check) == "Missing(column='code', values=(nan, -1.0))"
+
+
+JAVA_REFUSES = {
+    "{.*}": "a '{' that begins no count, at 0",
+    "a{": "a '{' that begins no count, at 1",
+    "a{,3}": "a '{' that begins no count, at 1",
+    "a{2}{": "a '{' that begins no count, at 4",
+    "a{3000000000}": "a count of more than 2,147,483,647, at 1",
+    "[[]": "a '[' within a class, at 1",
+    "[]a[b]": "a '[' within a class, at 3",
+    "[^][]": "a '[' within a class, at 3",
+    "[&&]": "'&&' at the beginning of a class, at 1",
+    r"[\b]": r"'\\b' within a class, at 1",
+    r"[\1]": r"'\\1' within a class, at 1",
+    r"[a\0]": r"'\\0' within a class, at 2",
+    r"\0": r"'\\0', at 0",
+    r"a\U0001F600": r"'\\U', at 1",
+    "(?P<a>b)": "'(?P', at 0",
+    "(a)(?(1)b|c)": "'(?(', at 3",
+    "(?#why)a": "'(?#', at 0",
+    "(?a)b": "'(?a', at 0",
+    "(?sa:b)": "'(?sa', at 0",
+}
+
+
+@pytest.mark.parametrize("pattern", JAVA_REFUSES)
+def test_a_pattern_that_only_python_takes_is_refused(pattern):
+    assert JAVA_REFUSES[pattern] in trouble_of(pattern)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sets within sets, which it takes as they are all the same
+        re.compile(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 100_000 + ")" * 100_000, r"\p{L}", "(?<a>b)", "a{3,2}"])
+def test_a_pattern_that_python_does_not_take_is_refused(pattern):
+    assert trouble_of(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "",
+            "a{2}b{2,}c{2,3}+",
+            r"\{.*\}",
+            "[{]",
+            "[]a]",
+            "[^]a]",
+            r"[\[\]]",
+            "}",
+            "a]",
+            r"\[",
+            "[a-c&&b-d]",
+            "(?i)é+?",
+        ),
+        *(r"(a)\1", r"\012\x41\u0041[\x41\012]", "(?:a|b)(?=c)(?!d)(?<=c)(?<!d)(?>e)(?s-i:f)", r"\Aa\Z", r"\\{2}"),
+    ],
+)
+def test_a_pattern_that_both_take_is_taken(pattern):
+    assert trouble_of(pattern) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +303,10 @@ def test_a_rule_of_a_field_in_an_object_names_its_path(read, tmp_path):
             "{metric: invalidValues, arguments: {minimum: 1}, mustBe: 0}",
             "it is for numbers and times, and code is a st",
         ),
-        ("{metric: invalidValues, arguments: {pattern: '['}, mustBe: 0}", "got '[', allowed is a regular expression: "),
+        (
+            "{metric: invalidValues, arguments: {pattern: '['}, mustBe: 0}",
+            "got '[', allowed is a regular expression of Java: unterm",
+        ),
         ("{metric: invalidValues, arguments: {pattern: '(?P<a>b)'}, mustBe: 0}", "allowed is a regular expression of"),
         ("{metric: duplicateValues, arguments: {days: 9999}, mustBe: 0}", "arguments.days: got 9999, allowed are 0 to"),
     ],

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.ranges import Ranges
+from lake.ranges import Ranges, dealt
 
 numbers = st.sets(st.integers(0, 60))
 
@@ -45,3 +45,21 @@ def test_what_is_left_is_what_the_other_does_not_have(one, other):
 @given(numbers, st.integers(0, 70))
 def test_the_highest_are_the_last_ones(one, count):
     assert members(of(one).highest(count)) == set(sorted(one)[max(0, len(one) - count) :])
+
+
+@given(numbers, st.lists(numbers, max_size=6))
+def test_what_is_dealt_goes_to_the_first_that_has_it(one, others):
+    shares, rest = dealt(of(one), {str(place): of(other) for place, other in enumerate(others)})
+    left, wanted = one, {}
+    for place, other in enumerate(others):
+        if left & other:
+            wanted[str(place)] = left & other
+        left = left - other
+    assert {name: members(share) for name, share in shares.items()} == wanted
+    assert members(rest) == left
+    assert all(share == of(members(share)) for share in (*shares.values(), rest))
+
+
+def test_a_range_longer_than_pythons_lengths_is_as_long_as_these():
+    assert len(Ranges(((0, 2**64),))) == 2**63 - 1
+    assert Ranges(((0, 2**64),))

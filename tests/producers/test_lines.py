@@ -27,6 +27,27 @@ def test_a_line_longer_than_a_read_is_put_together():
     assert [one for lines in read_lines(stream) for one in lines] == [(1, b"{}"), (2, long), (3, b"{}")]
 
 
+def test_of_a_line_longer_than_any_event_the_beginning_is_told_and_the_next_ones_are_read():
+    class Trickle(io.BytesIO):
+        def read1(self, _=-1):
+            return super().read(1000)
+
+    body = b'{"a":1}\n{"a":"' + b"x" * (20 << 20) + b'"}\n{"a":2}\n' + b"y" * (17 << 20)
+    for stream in (io.BufferedReader(io.BytesIO(body)), Trickle(body)):
+        found = [parse_line(*one, None, lambda: MOMENT) for lines in read_lines(stream) for one in lines]
+        assert [type(one) for one in found] == [NewEvent, BadLine, NewEvent, BadLine]
+        assert [one.number for one in found if isinstance(one, BadLine)] == [2, 4]
+        assert found[1].reason.startswith('a line may have 16,777,216 bytes, and this one is longer: got {"a":"xx')
+
+
+@pytest.mark.parametrize("depth", [300, 1000])
+def test_what_is_nested_deep_is_a_bad_line_like_another(depth):
+    deep = b"[" * depth + b"]" * depth
+    assert parse_line(1, deep, None).reason.endswith("allowed is a JSON object")
+    told = parse_line(1, b'{"at":' + deep + b"}", "at").reason
+    assert told.startswith("field 'at': got a list or an object, nested too deep to be shown, allowed is ISO 8601")
+
+
 def test_a_pipes_lines_are_read_before_it_ends():
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as feed:

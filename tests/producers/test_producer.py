@@ -120,6 +120,19 @@ def test_an_event_that_cannot_be_encoded_is_kept_with_the_reason_and_the_rest_go
     assert producer.ledger().dead_letters == Ranges(((1, 1),))
 
 
+def test_an_event_that_is_nested_deeper_than_python_goes_is_told_and_the_rest_goes_on(make_producer):
+    firehose = RecordedFirehose()
+    producer = make_producer(firehose)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    producer.send_many([({"n": 0}, MOMENT), ({"n": 1, "deep": deep}, MOMENT), ({"n": 2}, MOMENT)])
+    producer.flush()
+    assert [one["sequence"] for one in firehose.events()] == [0, 2]
+    (buried,) = producer.dead_letters()
+    assert b"nested too deep to be kept, with the keys ['n', 'deep']" in buried.data
+
+
 def test_an_encoder_of_ones_own_is_used_and_what_it_gives_is_checked(make_producer):
     firehose = RecordedFirehose()
     producer = make_producer(
