@@ -5,16 +5,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 AIRFLOW := .venv-airflow
+MOTO   := .venv-moto
 EVENTS ?=
 PORT   ?= 4566
 # Most tests wait for Spark, S3 and processes; each worker has a Spark of its own, which takes 2 GB.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench cluster-test faults image airflow-setup airflow-test lint format lock clean
+.PHONY: help setup demo test bench cluster-test faults firehose-kills moto-setup image airflow-setup airflow-test lint format lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # The product: its environment, the `lakehose` command, Spark's jars and Trino.
 $(VENV)/.product: requirements/main.txt pyproject.toml lakehose/prerequisites.py
@@ -45,7 +46,7 @@ demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESU
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-bench: setup $(VENV)/.develop ## Measurements, each beside another in one run: ONLY=spark_jobs, SCALE=0.1 for a quick look
+bench: setup $(VENV)/.develop ## Measurements, each beside another in one run: ONLY=firehose, SCALE=0.1 for a quick look
 	@$(BIN)/python tests/bench $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster: KUBECONFIG names one
@@ -54,6 +55,19 @@ cluster-test: setup $(VENV)/.develop ## The tests that need a Kubernetes cluster
 faults: setup $(VENV)/.develop ## Break jobs off and cut their way to AWS; ROUNDS=100, SEED=n repeats, FIRST=n begins there
 	@$(BIN)/python -m tests.faults $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STRIKES),--strikes $(STRIKES)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(MASTER),--master '$(MASTER)')
+
+firehose-kills: setup $(VENV)/.develop ## Kill the Firehose server under load again and again; KILLS=1000, MINUTES=30, PROCESSES=2, SEED=n repeats
+	@$(BIN)/python -m tests.firehose_kills $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(PROCESSES),--processes $(PROCESSES))
+
+# moto is only measured beside ours; it would bring a web framework into our environment.
+$(MOTO)/.installed: requirements/moto.txt
+	@test -x $(MOTO)/bin/python || $(PYTHON) -m venv $(MOTO)
+	@echo "setup: installing moto into $(MOTO)"
+	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/moto.txt
+	@touch $@
+
+moto-setup: $(MOTO)/.installed ## Make .venv-moto, which `make bench ONLY=firehose` measures beside ours
 
 image: ## Build the images of the jobs and of Firehose, without Docker too
 	@k8s/image/build
@@ -81,8 +95,8 @@ format: $(VENV)/.develop ## Lay the code out
 
 lock: ## Pin the newest versions that fit together, with hashes and without addresses
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
-	@for one in main dev jobs firehose airflow; do build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for one in main dev jobs firehose airflow moto; do build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header requirements/$$one.in -o requirements/$$one.txt; done
 
 clean: ## Remove what was built; the local endpoint's state stays (`lakehose local reset` removes it)
-	@rm -rf $(VENV) $(AIRFLOW) build .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) $(AIRFLOW) $(MOTO) build .mypy_cache .ruff_cache .pytest_cache

@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from firehose.conversion_config import converts
+from firehose.definition import log_options
+from firehose.hints import default_hints
+from firehose.partitioning import ERROR_PREFIX, is_partitioned
 from firehose.prefixes import Part, Prefix, PrefixError, parse_prefix
-from firehose.streams import DEFAULT_INTERVAL, DEFAULT_SIZE_MB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from firehose.validation import Where
 
 __all__ = ["Advice", "advise"]
 
@@ -19,7 +24,6 @@ _JAVA = "https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/time/
 _SMALL_MB = 64
 """What the guide's own samples of dynamic partitioning have."""
 _NEWLINE = {"Type": "AppendDelimiterToRecord", "Parameters": [{"ParameterName": "Delimiter", "ParameterValue": "\\n"}]}
-_ERROR_PREFIX = "errors/!{firehose:error-output-type}/"
 _MISTAKEN: tuple[tuple[str, Callable[[set[str]], bool], str], ...] = (
     ("Y", lambda letters: not letters & {"w", "e", "c"}, "Y is the year that the week belongs to; the year is y"),
     ("D", lambda letters: bool(letters & {"M", "L"}), "D is the day of the year; the day of the month is d"),
@@ -33,7 +37,7 @@ _MISTAKEN: tuple[tuple[str, Callable[[set[str]], bool], str], ...] = (
 class Advice:
     """One piece of advice."""
 
-    where: tuple[str | int, ...]
+    where: Where
     """The member, from the destination down."""
     message: str
     source: str
@@ -72,15 +76,10 @@ def _processors(given: dict[str, Any]) -> list[dict[str, Any]]:
     return (configuration.get("Processors") or []) if configuration.get("Enabled") else []
 
 
-def _converts(given: dict[str, Any]) -> bool:
-    conversion = given.get("DataFormatConversionConfiguration")
-    return conversion is not None and conversion.get("Enabled", True) is not False
-
-
 def _delimiter(given: dict[str, Any]) -> Iterator[Advice]:
     there = _processors(given)
     # a function may add the newline, and columns need none
-    if _converts(given) or {"AppendDelimiterToRecord", "Lambda"} & {one.get("Type") for one in there}:
+    if converts(given) or {"AppendDelimiterToRecord", "Lambda"} & {one.get("Type") for one in there}:
         return
     yield Advice(
         ("ProcessingConfiguration",),
@@ -117,12 +116,12 @@ def _errors(given: dict[str, Any], prefix: Prefix | None, error_prefix: Prefix |
     source = f"{_GUIDE}/s3-prefixes.html"
     if not given.get("ErrorOutputPrefix"):
         may_fail = any(one.get("Type") != "AppendDelimiterToRecord" for one in _processors(given))
-        if may_fail or _converts(given):
+        if may_fail or converts(given):
             yield Advice(
                 ("ErrorOutputPrefix",),
                 "Records that can't be processed lie between the good ones, as there is no prefix for them",
                 source,
-                {"ErrorOutputPrefix": _ERROR_PREFIX},
+                {"ErrorOutputPrefix": ERROR_PREFIX},
             )
     elif prefix is not None and error_prefix is not None:
         literal, error_literal = (one.text.partition("!{")[0] for one in (prefix, error_prefix))
@@ -132,26 +131,20 @@ def _errors(given: dict[str, Any], prefix: Prefix | None, error_prefix: Prefix |
                 ("ErrorOutputPrefix",),
                 f"It lies below {head!r}, so what reads that prefix reads the refused records too",
                 source,
-                {"ErrorOutputPrefix": _ERROR_PREFIX},
+                {"ErrorOutputPrefix": ERROR_PREFIX},
             )
 
 
 def _size(given: dict[str, Any]) -> Iterator[Advice]:
-    hints = given.get("BufferingHints") or {}
-    size = hints.get("SizeInMBs") or DEFAULT_SIZE_MB
-    partitioned = (given.get("DynamicPartitioningConfiguration") or {}).get("Enabled")
-    if partitioned and size < _SMALL_MB:
+    hints = default_hints(given) | {name: one for name, one in (given.get("BufferingHints") or {}).items() if one}
+    size = hints["SizeInMBs"]
+    if is_partitioned(given) and size < _SMALL_MB:
         yield Advice(
             ("BufferingHints", "SizeInMBs"),
             f"Each partition has a buffer of its own: at {size} MiB there are many small objects, and with dynamic"
             " partitioning objects are billed by their number",
             "https://aws.amazon.com/firehose/pricing/",
-            {
-                "BufferingHints": {
-                    "SizeInMBs": _SMALL_MB,
-                    "IntervalInSeconds": hints.get("IntervalInSeconds") or DEFAULT_INTERVAL,
-                }
-            },
+            {"BufferingHints": {**hints, "SizeInMBs": _SMALL_MB}},
         )
 
 
@@ -161,11 +154,5 @@ def _log(given: dict[str, Any], stream: str) -> Iterator[Advice]:
             ("CloudWatchLoggingOptions",),
             "Why a delivery fails is logged nowhere: a role that can't write to the bucket looks like a quiet stream",
             f"{_GUIDE}/monitoring-with-cloudwatch-logs.html",
-            {
-                "CloudWatchLoggingOptions": {
-                    "Enabled": True,
-                    "LogGroupName": f"/aws/kinesisfirehose/{stream}",
-                    "LogStreamName": "DestinationDelivery",
-                }
-            },
+            {"CloudWatchLoggingOptions": log_options(stream)},
         )

@@ -13,8 +13,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pybase64 import b64decode
+
+from firehose.admission import Admission
+from firehose.converted import destination_of
+from firehose.definition_error import invalid
 from firehose.description import describe
-from firehose.streams import DeliveryStream, invalid, parse_destination
+from firehose.encryption import INPUT, Encryption, check_input
+from firehose.faults import CODES
+from firehose.streams import DeliveryStream
 from firehose.update import updated_request
 from firehose.validation import service_model, validate
 from lake.aws_json import Reply, ServiceError, decode, json_reply
@@ -22,9 +29,11 @@ from lake.aws_json import Reply, ServiceError, decode, json_reply
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from firehose.admission import Refusal
     from firehose.engine import Engine
-    from firehose.metrics import StreamMetrics
+    from firehose.live import LiveStream
     from firehose.registry import Registry
+    from firehose.schemas import Catalog
 
 __all__ = ["FirehoseApi"]
 
@@ -33,6 +42,7 @@ _LIST_DEFAULT = 10
 """Names a page of ListDeliveryStreams has where no Limit is given."""
 _TAGS = 50
 """Tags of a stream, and of a page of ListTagsForDeliveryStream, at the most."""
+_DEPTH = 100  # levels of a request; the deepest that the service takes has some ten
 _SHOWN = 60
 """Characters of a record's data that an error shows."""
 
@@ -45,8 +55,12 @@ class FirehoseApi:
         registry: knows the streams.
         account: that ARNs name.
         region: that ARNs name.
+        catalog: where tables are that streams convert by.
         now: seconds since the epoch.
-        creating_seconds: how long a new stream is CREATING, as on AWS for a minute or so; here it is ready at once.
+        creating_seconds: how long a new stream is CREATING, as on AWS for a minute or so, and how long its encryption
+            takes; here it is done at once.
+        admission: asked about each put; lets all pass if it's left out.
+        encryption: what is told of it; without the service's limit of changes if it's left out.
     """
 
     def __init__(
@@ -57,23 +71,32 @@ class FirehoseApi:
         region: str,
         now: Callable[[], float],
         *,
+        catalog: Catalog,
         creating_seconds: float = 0.0,
+        admission: Admission | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         self._engine = engine
         self._registry = registry
         self._account = account
         self._region = region
+        self._catalog = catalog
         self._now = now
         self._creating_seconds = creating_seconds
+        self._admission = admission or Admission(None, None, None, time.monotonic)
+        self._encryption = encryption or Encryption(now, seconds=creating_seconds)
         self._changes = asyncio.Lock()
         # record ids differ between servers and starts
         self._run = secrets.token_hex(12)
+        self._taken = f'{{"RecordId":"{self._run}%024d"}}'
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "CreateDeliveryStream": self._create,
             "DeleteDeliveryStream": self._delete,
             "DescribeDeliveryStream": self._describe,
             "ListDeliveryStreams": self._list,
             "ListTagsForDeliveryStream": self._list_tags,
+            "StartDeliveryStreamEncryption": self._start_encryption,
+            "StopDeliveryStreamEncryption": self._stop_encryption,
             "TagDeliveryStream": self._tag,
             "UntagDeliveryStream": self._untag,
             "UpdateDestination": self._update,
@@ -94,13 +117,28 @@ class FirehoseApi:
             known = operation in service_model("firehose").operation_names
             text = f"Firehose: {operation} is not supported by this server" if known else f"no operation {operation}"
             raise ServiceError("UnknownOperationException", text)
-        request = decode(body)
+        request = _given(decode(body))
         validate("firehose", operation, request)
         return json_reply(await answer(request))
 
+    async def refresh_schemas(self) -> None:
+        """Read the tables again that streams convert by; one that has changed counts for what is put from now on."""
+        for stream in list(self._registry.streams.values()):
+            changed = await asyncio.to_thread(self._catalog.refreshed, stream)
+            async with self._changes:
+                # it may have been changed or deleted in between: then the next time
+                if changed is not None and self._registry.get(stream.name) is stream:
+                    await asyncio.to_thread(self._registry.put, changed)
+                    self._engine.update(changed)
+
     async def _create(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["DeliveryStreamName"]
-        destination = parse_destination(request)
+        schema = await asyncio.to_thread(self._catalog.schema_of, request)
+        destination = destination_of(request, schema)
+        if request.get(INPUT) is not None:
+            request[INPUT] = check_input(request[INPUT])
+        else:
+            request.pop(INPUT, None)
         tags = _with_tags(name, {}, request.get("Tags") or [])
         async with self._changes:
             if self._registry.get(name) is not None:
@@ -115,38 +153,69 @@ class FirehoseApi:
                 created=self._now(),
                 request=request,
                 destination=destination,
+                schema=schema,
                 tags=tags,
             )
             await asyncio.to_thread(self._registry.put, stream)
             self._engine.add(stream)
+            if INPUT in request:
+                self._encryption.changed(stream, before=False)
         return {"DeliveryStreamARN": stream.arn}
 
     async def _delete(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["DeliveryStreamName"]
         async with self._changes:
-            self._active(name)
+            stream = self._active(name)
             await asyncio.to_thread(self._registry.remove, name)
             self._engine.remove(name)
+            self._admission.forget(stream.identity)
+            self._encryption.forget(stream)
         return {}
 
     async def _update(self, request: dict[str, Any]) -> dict[str, Any]:
-        async with self._changes:
-            stream = self._active(request["DeliveryStreamName"])
+        name = request["DeliveryStreamName"]
+        while True:
+            stream = self._active(name)
             made = updated_request(stream, request)
+            # other changes don't wait for Glue
+            schema = await asyncio.to_thread(self._catalog.schema_of, made, stream)
             changed = replace(
                 stream,
                 version=stream.version + 1,
                 updated=self._now(),
                 request=made,
-                destination=parse_destination(made),
+                destination=destination_of(made, schema),
+                schema=schema,
             )
-            await asyncio.to_thread(self._registry.put, changed)
-            self._engine.update(changed)
-        return {}
+            async with self._changes:
+                if self._registry.get(name) is stream:
+                    await asyncio.to_thread(self._registry.put, changed)
+                    self._engine.update(changed)
+                    return {}
 
     async def _describe(self, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._stream(request["DeliveryStreamName"])
-        return {"DeliveryStreamDescription": describe(stream, "CREATING" if self._creating(stream) else "ACTIVE")}
+        status = "CREATING" if self._creating(stream) else "ACTIVE"
+        return {"DeliveryStreamDescription": describe(stream, status, self._encryption.describe(stream))}
+
+    async def _start_encryption(self, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = check_input(request.get(INPUT))
+        return await self._encrypt(request["DeliveryStreamName"], wanted)
+
+    async def _stop_encryption(self, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._encrypt(request["DeliveryStreamName"], None)
+
+    async def _encrypt(self, name: str, wanted: dict[str, Any] | None) -> dict[str, Any]:
+        async with self._changes:
+            stream = self._active(name)
+            self._encryption.check(stream)
+            before = INPUT in stream.request
+            if wanted != stream.request.get(INPUT):
+                made = {key: value for key, value in stream.request.items() if key != INPUT}
+                changed = replace(stream, request=made if wanted is None else {**made, INPUT: wanted})
+                await asyncio.to_thread(self._registry.put, changed)
+                self._encryption.changed(changed, before=before)
+        return {}
 
     async def _tag(self, request: dict[str, Any]) -> dict[str, Any]:
         return await self._retag(request, lambda stream: _with_tags(stream.name, stream.tags, request["Tags"]))
@@ -186,52 +255,73 @@ class FirehoseApi:
         except (KeyError, TypeError):
             validate("firehose", "PutRecord", request)
             raise
-        name = self._target("PutRecord", request)
+        stream = self._target("PutRecord", request)
         if len(data) > _RECORD_BYTES:
             raise _too_long("record.data", text)
-        first, metrics = await self._put(name, [data])
-        metrics.put_record.note(1, len(data), time.perf_counter() - started)
-        return json_reply({"RecordId": self._record_id(first), "Encrypted": False})
+        live = self._live(stream.name)
+        for refusal in (await self._admission.admit(live, [len(data)])).values():
+            raise ServiceError(refusal.code, refusal.message, CODES[refusal.code])
+        first = await self._put(stream.name, [data])
+        live.metrics.put_record.note(1, len(data), time.perf_counter() - started)
+        self._admission.answered(stream.name)
+        return json_reply({"RecordId": self._record_id(first), "Encrypted": self._encryption.encrypted(stream)})
 
     async def _put_record_batch(self, request: dict[str, Any]) -> Reply:
         started = time.perf_counter()
         try:
             texts = [record["Data"] for record in request["Records"]]
-            data = [_decoded(text) for text in texts]
+            data = _all_decoded(texts)
         except (KeyError, TypeError):
             validate("firehose", "PutRecordBatch", request)
             raise
         if not 0 < len(data) <= _CALL_RECORDS:
             shown = [{"Data": ""}] * len(data) if data else request["Records"]
             validate("firehose", "PutRecordBatch", {**request, "Records": shown})
-        name = self._target("PutRecordBatch", request)
+        stream = self._target("PutRecordBatch", request)
         lengths = list(map(len, data))
         if max(lengths) > _RECORD_BYTES:
             at = next(index for index, length in enumerate(lengths) if length > _RECORD_BYTES)
             raise _too_long(f"records.{at + 1}.member.data", texts[at])
         if sum(lengths) > _CALL_BYTES:
             raise invalid("Records size exceeds 4 MB limit")
-        first, metrics = await self._put(name, data)
-        metrics.put_record_batch.note(len(data), sum(lengths), time.perf_counter() - started)
-        ids = ",".join([f'{{"RecordId":"{self._run}{number:024d}"}}' for number in range(first, first + len(data))])
-        return Reply(f'{{"FailedPutCount":0,"Encrypted":false,"RequestResponses":[{ids}]}}'.encode())
+        live = self._live(stream.name)
+        refused = await self._admission.admit(live, lengths)
+        taken = data if not refused else [one for index, one in enumerate(data) if index not in refused]
+        first = 0
+        if taken:
+            first = await self._put(stream.name, taken)
+            live.metrics.put_record_batch.note(len(taken), sum(map(len, taken)), time.perf_counter() - started)
+            self._admission.answered(stream.name)
+        # one call of Python's formats all, in half the time
+        answers = ",".join(_with_refusals([self._taken] * len(taken), refused)) % tuple(
+            range(first, first + len(taken))
+        )
+        encrypted = "true" if self._encryption.encrypted(stream) else "false"
+        return Reply(
+            f'{{"FailedPutCount":{len(refused)},"Encrypted":{encrypted},"RequestResponses":[{answers}]}}'.encode()
+        )
 
-    async def _put(self, name: str, data: list[bytes]) -> tuple[int, StreamMetrics]:
+    async def _put(self, name: str, data: list[bytes]) -> int:
         try:
-            metrics = self._engine.streams[name].metrics
-            return await self._engine.put(name, data), metrics
+            return await self._engine.put(name, data)
         except KeyError:  # it was deleted in between
             raise self._not_found(name) from None
+
+    def _live(self, name: str) -> LiveStream:
+        live = self._engine.streams.get(name)
+        if live is None:
+            raise self._not_found(name)
+        return live
 
     def _record_id(self, number: int) -> str:
         return f"{self._run}{number:024d}"
 
-    def _target(self, operation: str, request: dict[str, Any]) -> str:
+    def _target(self, operation: str, request: dict[str, Any]) -> DeliveryStream:
         name = request.get("DeliveryStreamName")
         stream = self._registry.get(name) if isinstance(name, str) else None
         # while it is being created the service knows nothing of it where records are put
         if stream is not None and not self._creating(stream):
-            return stream.name
+            return stream
         filler = {"Record": {"Data": ""}} if operation == "PutRecord" else {"Records": [{"Data": ""}]}
         validate("firehose", operation, {"DeliveryStreamName": name, **filler})
         raise self._not_found(str(name))
@@ -266,15 +356,44 @@ def _with_tags(name: str, there: Mapping[str, str], given: list[dict[str, str]])
     return tags
 
 
+def _given(value: Any, deep: int = 0) -> Any:
+    if deep > _DEPTH:
+        raise ServiceError("SerializationException", f"The request is nested deeper than {_DEPTH} levels")
+    # a member that is null is one that isn't there
+    if isinstance(value, dict):
+        return {key: _given(item, deep + 1) for key, item in value.items() if item is not None}
+    return [_given(item, deep + 1) for item in value] if isinstance(value, list) else value
+
+
 def _tag(key: str, value: str) -> dict[str, str]:
     return {"Key": key, "Value": value}
 
 
 def _decoded(text: Any) -> bytes:
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ServiceError("SerializationException", f"Data is not base64: {text[:_SHOWN]!r}") from None
+
+
+def _all_decoded(texts: list[Any]) -> list[bytes]:
+    try:
+        return [b64decode(text, validate=True) for text in texts]
+    except (binascii.Error, ValueError):
+        return [_decoded(text) for text in texts]  # tells which
+
+
+def _with_refusals(taken: list[str], refused: Mapping[int, Refusal]) -> list[str]:
+    # an entry for each record of the call, in its order; those of taken ones have a place for their number
+    if not refused:
+        return taken
+    left = iter(taken)
+    return [
+        next(left)
+        if (refusal := refused.get(index)) is None
+        else f'{{"ErrorCode":"{refusal.code}","ErrorMessage":"{refusal.message.replace("%", "%%")}"}}'
+        for index in range(len(taken) + len(refused))
+    ]
 
 
 def _too_long(path: str, text: str) -> ServiceError:

@@ -7,25 +7,24 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from firehose.processing import Refused
 
 __all__ = ["Buffer", "Buffers", "ErrorOutput", "Partition"]
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(NamedTuple):
     """Values of the partition keys, in the stream's order; none without dynamic partitioning."""
 
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorOutput:
+class ErrorOutput(NamedTuple):
     """One kind of error."""
 
     output_type: str
@@ -45,87 +44,122 @@ class Buffer:
     """Of an error output: what was refused, in the order of `data`."""
     size: int = 0
     """Bytes before compression."""
+    is_backup: bool = False
+    """It holds source records as they came."""
 
 
 class Buffers:
-    """The open buffers of one stream."""
+    """The open buffers of one stream, or of its backup."""
 
-    def __init__(self, size_bytes: int, interval_ms: int) -> None:
+    def __init__(self, size_bytes: int, interval_ms: int, *, is_backup: bool = False) -> None:
+        self._is_backup = is_backup
         self._size = size_bytes
         self._interval = interval_ms
-        self._open: dict[Partition | ErrorOutput, Buffer] = {}
-        self._partitions = 0
+        self._open: dict[tuple[str, ...], Buffer] = {}
+        """Of partitions, by their values."""
+        self._errors: dict[str, Buffer] = {}
+        """Of errors, by their kind."""
 
     @property
     def active_partitions(self) -> int:
         """How many partitions have a buffer now."""
-        return self._partitions
+        return len(self._open)
 
     @property
     def oldest_ms(self) -> int | None:
         """Arrival of the oldest record in any buffer."""
-        return min((buffer.oldest_ms for buffer in self._open.values()), default=None)
+        return min((buffer.oldest_ms for buffer in self._all()), default=None)
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self._errors)
 
-    def is_active(self, partition: Partition) -> bool:
-        """Tell whether the partition has a buffer now."""
-        return partition in self._open
+    def inactive(self, keys: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Tell which partitions, by their values, have no buffer now: each once, in order."""
+        return [values for values in dict.fromkeys(keys) if values not in self._open]
 
-    def add(
-        self, partition: Partition, data: list[bytes], numbers: Sequence[int], arrival_ms: int, suffix: bytes
-    ) -> list[Buffer]:
-        """Add records to their partition; returns the buffers that are full by it."""
-        full: list[Buffer] = []
+    def add(self, data: list[bytes], numbers: Sequence[int], arrival_ms: int, suffix: bytes) -> list[Buffer]:
+        """Add records where there are no partition keys; returns the buffers that are full by it."""
         size = sum(map(len, data)) + len(suffix) * len(data)
-        buffer = self._buffer(partition, arrival_ms, suffix)
+        buffer = self._partition((), arrival_ms, suffix)
         if buffer.size + size < self._size:
             buffer.data += data
             buffer.numbers.extend(numbers)
             buffer.size += size
-            return full
-        for raw, number in zip(data, numbers, strict=True):
-            buffer = self._buffer(partition, arrival_ms, suffix)
+            return []
+        return self.spread([()] * len(data), data, numbers, arrival_ms, suffix)
+
+    def spread(
+        self,
+        keys: Sequence[tuple[str, ...]],
+        data: Sequence[bytes],
+        numbers: Sequence[int],
+        arrival_ms: int,
+        suffix: bytes,
+    ) -> list[Buffer]:
+        """Add records to their partitions; returns the buffers that are full by it.
+
+        Args:
+            keys: values of the partition keys of each.
+            data: the records.
+            numbers: of each in the log.
+            arrival_ms: of all of them, milliseconds since the epoch.
+            suffix: what goes behind each in its object.
+        """
+        # record by record: with hundreds of partitions a group of each put has one or two
+        full: list[Buffer] = []
+        find, limit, beside = self._open.get, self._size, len(suffix)
+        for values, raw, number in zip(keys, data, numbers, strict=True):
+            buffer = find(values)
+            if buffer is None or arrival_ms < buffer.oldest_ms:
+                buffer = self._partition(values, arrival_ms, suffix)
             buffer.data.append(raw)
             buffer.numbers.append(number)
-            buffer.size += len(raw) + len(suffix)
-            if buffer.size >= self._size:
-                full.append(self._close(buffer))
+            buffer.size += len(raw) + beside
+            if buffer.size >= limit:
+                full.append(self._open.pop(values))
         return full
 
     def add_refused(self, refused: Sequence[Refused]) -> list[Buffer]:
         """Add refused records to the buffer of their kind; returns the buffers that are full by it."""
         full: list[Buffer] = []
         for one in refused:
-            buffer = self._buffer(ErrorOutput(one.reason.output_type), one.arrival_ms, b"")
+            kind = one.reason.output_type
+            buffer = self._errors.get(kind)
+            if buffer is None:
+                buffer = self._errors[kind] = Buffer(ErrorOutput(kind), one.arrival_ms)
+            buffer.oldest_ms = min(buffer.oldest_ms, one.arrival_ms)
             buffer.data.append(one.raw)
             buffer.numbers.append(one.number)
             buffer.refused.append(one)
             buffer.size += len(one.raw)
             if buffer.size >= self._size:
-                full.append(self._close(buffer))
+                full.append(self._errors.pop(kind))
         return full
 
     def due(self, now_ms: int) -> list[Buffer]:
         """Close and return the buffers whose oldest record is as old as the interval."""
         latest = now_ms - self._interval
-        return [self._close(buffer) for buffer in list(self._open.values()) if buffer.oldest_ms <= latest]
+        return self._take([buffer for buffer in self._all() if buffer.oldest_ms <= latest])
 
     def take_all(self) -> list[Buffer]:
         """Close and return every buffer."""
-        return [self._close(buffer) for buffer in list(self._open.values())]
+        return self._take(list(self._all()))
 
-    def _buffer(self, target: Partition | ErrorOutput, arrival_ms: int, suffix: bytes) -> Buffer:
-        buffer = self._open.get(target)
+    def _all(self) -> Iterator[Buffer]:
+        return chain(self._open.values(), self._errors.values())
+
+    def _take(self, buffers: list[Buffer]) -> list[Buffer]:
+        for one in buffers:
+            if isinstance(one.target, Partition):
+                del self._open[one.target.values]
+            else:
+                del self._errors[one.target.output_type]
+        return buffers
+
+    def _partition(self, values: tuple[str, ...], arrival_ms: int, suffix: bytes) -> Buffer:
+        buffer = self._open.get(values)
         if buffer is None:
-            buffer = self._open[target] = Buffer(target, arrival_ms, suffix)
-            self._partitions += isinstance(target, Partition)
-        elif arrival_ms < buffer.oldest_ms:  # the clock went back, or the log is replayed
-            buffer.oldest_ms = arrival_ms
-        return buffer
-
-    def _close(self, buffer: Buffer) -> Buffer:
-        del self._open[buffer.target]
-        self._partitions -= isinstance(buffer.target, Partition)
+            buffer = self._open[values] = Buffer(Partition(values), arrival_ms, suffix, is_backup=self._is_backup)
+        # the clock went back, or the log is replayed
+        buffer.oldest_ms = min(buffer.oldest_ms, arrival_ms)
         return buffer

@@ -1,8 +1,8 @@
 """Owns telling CloudWatch: each minute what streams did in it, under the documented names.
 
 A minute that CloudWatch didn't take is told with the next one. Names and units:
-https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html. Not told: what belongs to
-things a stream here doesn't have (Lambda, conversion, backup, limits of AWS), and PerPartitionThroughput.
+https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html. Not told:
+PerPartitionThroughput.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from firehose.engine import Engine
     from firehose.live import LiveStream
-    from firehose.metrics import Timings
+    from firehose.metrics import Conversions, Executions, Timings, Written
+    from firehose.throttling import PutQuota
 
 __all__ = ["CloudWatch"]
 
@@ -40,13 +41,17 @@ class CloudWatch:
             write to a namespace that begins with `AWS/`.
         engine: whose figures.
         now: seconds since the epoch.
+        quota: of each stream, if there is one.
     """
 
-    def __init__(self, client: Any, namespace: str, engine: Engine, now: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Any, namespace: str, engine: Engine, now: Callable[[], float], quota: PutQuota | None = None
+    ) -> None:
         self._client = client
         self._namespace = namespace
         self._engine = engine
         self._now = now
+        self._quota = quota
         self._told: dict[str, StreamMetrics] = {}
         self._failing = False
 
@@ -66,7 +71,7 @@ class CloudWatch:
                 "Dimensions": [{"Name": "DeliveryStreamName", "Value": name}],
             }
             for name, live in streams.items()
-            for one in _figures(live, self._told.get(name, StreamMetrics()), now)
+            for one in (*_figures(live, self._told.get(name, StreamMetrics()), now), *_limits(self._quota))
         ]
         seen = {name: deepcopy(live.metrics) for name, live in streams.items()}
         for live in streams.values():
@@ -101,20 +106,58 @@ def _figures(live: LiveStream, before: StreamMetrics, now: float) -> Iterator[di
         yield _sum("PutRecordBatch.Records", "Count", found.put_record_batch.records - before.put_record_batch.records)
     if found.throttled > before.throttled:
         yield _sum("ThrottledRecords", "Count", found.throttled - before.throttled)
-    if found.objects > before.objects:
-        yield _sum("DeliveryToS3.ObjectCount", "Count", found.objects - before.objects)
-        yield _sum("DeliveryToS3.Records", "Count", found.records - before.records)
-        yield _sum("DeliveryToS3.Bytes", "Bytes", found.bytes - before.bytes)
-    if attempts := found.attempts - before.attempts:
-        good = attempts - (found.failures - before.failures)
-        shares = _set(attempts, good, float(good == attempts), float(good > 0))
-        yield {"MetricName": "DeliveryToS3.Success", "Unit": "None", **shares}
+    if found.s3.objects > before.s3.objects:
+        yield _sum("DeliveryToS3.ObjectCount", "Count", found.s3.objects - before.s3.objects)
+    yield from _written("DeliveryToS3", found.s3, before.s3)
     if live.pending or found.requests > before.requests:
-        yield _value("DeliveryToS3.DataFreshness", "Seconds", live.age(now))
+        yield _sum("DeliveryToS3.DataFreshness", "Seconds", live.age(now) or 0.0)
+    if live.stream.destination.backup is not None:
+        yield from _written("BackupToS3", found.backup, before.backup)
+        yield _sum("BackupToS3.DataFreshness", "Seconds", live.backup_age(now) or 0.0)
+    yield from _executed(found.executions, before.executions)
+    yield from _converted(found.conversions, before.conversions)
     if live.stream.destination.keys is not None:
-        yield _value("PartitionCount", "Count", live.buffers.active_partitions)
-        yield _value("PartitionCountExceeded", "Count", found.exceeded > before.exceeded)
+        yield _sum("PartitionCount", "Count", live.buffers.active_partitions)
+        yield _sum("PartitionCountExceeded", "Count", found.exceeded > before.exceeded)
         yield from _durations("JQProcessing.Duration", found.processing, before.processing)
+
+
+def _written(name: str, found: Written, before: Written) -> Iterator[dict[str, Any]]:
+    if found.objects > before.objects:
+        yield _sum(f"{name}.Records", "Count", found.records - before.records)
+        yield _sum(f"{name}.Bytes", "Bytes", found.bytes - before.bytes)
+    yield from _success(f"{name}.Success", found.attempts - before.attempts, found.failures - before.failures)
+
+
+def _executed(found: Executions, before: Executions) -> Iterator[dict[str, Any]]:
+    count = found.latency.count - before.latency.count
+    yield from _success("ExecuteProcessing.Success", count, found.failed - before.failed)
+    yield from _durations("ExecuteProcessing.Duration", found.latency, before.latency)
+    if count:
+        yield _sum("SucceedProcessing.Records", "Count", found.records - before.records)
+        yield _sum("SucceedProcessing.Bytes", "Bytes", found.bytes - before.bytes)
+
+
+def _converted(found: Conversions, before: Conversions) -> Iterator[dict[str, Any]]:
+    if found.records + found.failed_records > before.records + before.failed_records:
+        yield _sum("SucceedConversion.Records", "Count", found.records - before.records)
+        yield _sum("SucceedConversion.Bytes", "Bytes", found.bytes - before.bytes)
+        yield _sum("FailedConversion.Records", "Count", found.failed_records - before.failed_records)
+        yield _sum("FailedConversion.Bytes", "Bytes", found.failed_bytes - before.failed_bytes)
+
+
+def _success(name: str, attempts: int, failures: int) -> Iterator[dict[str, Any]]:
+    if attempts:
+        good = attempts - failures
+        shares = _set(attempts, good, float(good == attempts), float(good > 0))
+        yield {"MetricName": name, "Unit": "None", **shares}
+
+
+def _limits(quota: PutQuota | None) -> Iterator[dict[str, Any]]:
+    if quota is not None:
+        yield _sum("RecordsPerSecondLimit", "Count", quota.records)
+        yield _sum("BytesPerSecondLimit", "Bytes", quota.bytes)
+        yield _sum("PutRequestsPerSecondLimit", "Count", quota.requests)
 
 
 def _calls(name: str, found: Calls, before: Calls) -> Iterator[dict[str, Any]]:
@@ -139,6 +182,3 @@ def _set(count: float, total: float, least: float, most: float) -> dict[str, Any
 
 def _sum(name: str, unit: str, value: float) -> dict[str, Any]:
     return {"MetricName": name, "Unit": unit, "Value": float(value)}
-
-
-_value = _sum

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from firehose.description import DEFAULTS
+from firehose.hints import default_hints
+from firehose.update import ends_backup, switches_partitioning
+
+if TYPE_CHECKING:
+    from firehose.validation import Where
 
 __all__ = ["Difference", "compare", "differences"]
-
-Where = tuple[str | int, ...]
 
 _DESTINATIONS = {
     "ExtendedS3DestinationConfiguration": "ExtendedS3DestinationDescription",
@@ -15,14 +20,7 @@ _DESTINATIONS = {
 }
 _RENAMED = {"S3BackupConfiguration": "S3BackupDescription"}
 """Members that are described under another name."""
-_DEFAULTS: dict[str, Any] = {
-    "BufferingHints": {"SizeInMBs": 5, "IntervalInSeconds": 300},
-    "CompressionFormat": "UNCOMPRESSED",
-    "CustomTimeZone": "UTC",
-    "EncryptionConfiguration": {"NoEncryptionConfig": "NoEncryption"},
-    "S3BackupMode": "Disabled",
-}
-"""What the service says of members that nobody gave. Source: the members' own pages of the API's reference."""
+_DEFAULTS = {**DEFAULTS, "CustomTimeZone": "UTC", "S3BackupMode": "Disabled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def _of_destination(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> 
     ]
     for member in sorted(set(theirs) - known - set(_RENAMED.values())):
         value = theirs[member]
-        if not _is_default(member, value):
+        if not _is_default(member, value, theirs):
             one = Difference((member,), None, value)
             found.append(Difference((name, member), None, value, _fixed(one)))
     return found
@@ -81,23 +79,29 @@ def _given(members: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _is_default(member: str, value: Any) -> bool:
+def _is_default(member: str, value: Any, destination: dict[str, Any]) -> bool:
     if isinstance(value, dict) and value.get("Enabled") is False:
         return True
-    return value in (None, "", {}, [], _DEFAULTS.get(member))
+    default = default_hints(destination) if member == "BufferingHints" else _DEFAULTS.get(member)
+    return value in (None, "", {}, [], default)
 
 
 def _fixed(one: Difference) -> str | None:
-    # https://docs.aws.amazon.com/firehose/latest/dev/dynamic-partitioning-enable.html
-    whole = one.where == ("DynamicPartitioningConfiguration",)
-    if one.where == ("DynamicPartitioningConfiguration", "Enabled") or whole:
-        ours, theirs = ((side or {}).get("Enabled") if whole else side for side in (one.ours, one.theirs))
-        if bool(ours) != bool(theirs):
-            return "dynamic partitioning is switched on when a stream is created, or never, and is never switched off"
-    # https://docs.aws.amazon.com/firehose/latest/APIReference/API_ExtendedS3DestinationUpdate.html
-    if one.where == ("S3BackupMode",) and one.ours == "Disabled" and one.theirs == "Enabled":
+    # what a definition is silent on, it wants off
+    there, wanted = _member(one.where, one.theirs), _member(one.where, {} if one.ours is None else one.ours)
+    if switches_partitioning(there, wanted):
+        return "dynamic partitioning is switched on when a stream is created, or never, and is never switched off"
+    if ends_backup(there, wanted):
         return "a backup that is enabled can't be disabled"
     return None
+
+
+def _member(where: Where, value: Any) -> dict[str, Any]:
+    """A destination that has this at that place, and nothing else."""
+    for step in reversed(where):
+        value = {step: value}
+    destination: dict[str, Any] = value
+    return destination
 
 
 def differences(wanted: Any, found: Any, where: Where = ()) -> list[Difference]:

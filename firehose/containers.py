@@ -9,11 +9,12 @@ Source: https://github.com/xerial/snappy-java, https://github.com/floci-io/floci
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import zipfile
 from typing import TYPE_CHECKING
+
+from isal import igzip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ __all__ = ["SNAPPY_BLOCK", "gzipped", "hadoop_snappy", "snappy_stream", "zipped"
 # Between 1 (three times faster) and 9 (2 % smaller on JSON) this costs least for what it saves; part of the format, as
 # an object written again after a crash must have the same bytes.
 _DEFLATE_LEVEL = 4
+# Of ISA-L's levels 0 to 3: on JSON a sixth of the time of zlib's level 4, for objects 4 to 5 % larger.
+_GZIP_LEVEL = 2
 _ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
 """An entry has to have a time; this is the first that ZIP can tell."""
 _UNIX, _ENTRY_MODE = 3, 0o100644
@@ -38,7 +41,7 @@ _LENGTH = struct.Struct(">I")
 
 def gzipped(content: bytes) -> bytes:
     """Compress by gzip, as one member without a time."""
-    return gzip.compress(content, _DEFLATE_LEVEL, mtime=0)
+    return igzip.compress(content, _GZIP_LEVEL, mtime=0)
 
 
 def zipped(content: bytes, name: UUID) -> bytes:

@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lake.declaration import Stream
 
-__all__ = ["KEYS_QUERY", "create_request", "error_prefix", "object_prefix", "role_policy", "trust_policy"]
+__all__ = [
+    "KEYS_QUERY",
+    "LOG_STREAM",
+    "create_request",
+    "error_prefix",
+    "log_group",
+    "log_options",
+    "object_prefix",
+    "role_policy",
+    "trust_policy",
+]
 
 KEYS_QUERY = "{tenant: .tenant, year: .event_time[0:4], month: .event_time[5:7], day: .event_time[8:10]}"
 """jq program for the partition keys. `event_time` is UTC by the envelope, so the day is the UTC day of the event."""
 
-_LOG_GROUP = "/aws/kinesisfirehose/"
+LOG_STREAM = "DestinationDelivery"
+"""Where in a stream's log group the service tells of deliveries."""
 
 
 def object_prefix(dataset: str) -> str:
@@ -30,6 +41,16 @@ def object_prefix(dataset: str) -> str:
 def error_prefix(dataset: str) -> str:
     """Where refused records go, by the reason's kind and the day of arrival."""
     return f"errors/!{{firehose:error-output-type}}/{dataset}/!{{timestamp:yyyy/MM/dd}}/"
+
+
+def log_group(stream: str) -> str:
+    """Name the log group of a stream, as the service's console does."""
+    return f"/aws/kinesisfirehose/{stream}"
+
+
+def log_options(stream: str) -> dict[str, Any]:
+    """CloudWatchLoggingOptions by which deliveries of a stream are told in its log group."""
+    return {"Enabled": True, "LogGroupName": log_group(stream), "LogStreamName": LOG_STREAM}
 
 
 def create_request(stream: Stream, *, account: str, key_arn: str) -> dict[str, Any]:
@@ -52,11 +73,7 @@ def create_request(stream: Stream, *, account: str, key_arn: str) -> dict[str, A
             "BufferingHints": {"SizeInMBs": buffering.size_mib, "IntervalInSeconds": buffering.interval_seconds},
             "CompressionFormat": buffering.compression,
             "EncryptionConfiguration": {"KMSEncryptionConfig": {"AWSKMSKeyARN": key_arn}},
-            "CloudWatchLoggingOptions": {
-                "Enabled": True,
-                "LogGroupName": f"{_LOG_GROUP}{stream.name}",
-                "LogStreamName": "DestinationDelivery",
-            },
+            "CloudWatchLoggingOptions": log_options(stream.name),
             "DynamicPartitioningConfiguration": {"Enabled": True, "RetryOptions": {"DurationInSeconds": 300}},
             "ProcessingConfiguration": {
                 "Enabled": True,
@@ -101,7 +118,7 @@ def role_policy(stream: Stream, *, region: str, account: str, key_arn: str) -> d
     """
     bucket = f"arn:aws:s3:::{stream.bucket}"
     prefixes = [f"processed/{stream.dataset.name}/*", f"errors/*/{stream.dataset.name}/*"]
-    log_group = f"arn:aws:logs:{region}:{account}:log-group:{_LOG_GROUP}{stream.name}"
+    logs = f"arn:aws:logs:{region}:{account}:log-group:{log_group(stream.name)}"
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -138,7 +155,7 @@ def role_policy(stream: Stream, *, region: str, account: str, key_arn: str) -> d
                 "Sid": "Log",
                 "Effect": "Allow",
                 "Action": "logs:PutLogEvents",
-                "Resource": f"{log_group}:log-stream:*",
+                "Resource": f"{logs}:log-stream:*",
             },
         ],
     }

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from botocore.model import ListShape, StructureShape
 
-from firehose.validation import service_model
+from firehose.validation import input_shape
 from lake.errors import TerminalError
 
 if TYPE_CHECKING:
     from botocore.model import Shape
 
+    from firehose.validation import Where
+
 __all__ = ["Definition", "read_definitions"]
 
-Where = tuple[str | int, ...]
 
 _RESOURCE = "AWS::KinesisFirehose::DeliveryStream"
 _ACCOUNT = "000000000000"
@@ -95,7 +96,7 @@ def _parsed(source: str, text: str) -> Any:
 
 
 def _definitions(source: str, document: Any) -> list[Definition]:
-    members = _shape().members
+    members = input_shape("firehose", "CreateDeliveryStream").members
     if not isinstance(document, dict):
         raise TerminalError(f"{source}: got {type(document).__name__}, an object with a stream's members is needed")
     if isinstance(document.get("Resources"), dict):
@@ -125,7 +126,7 @@ def _of_resource(source: str, name: str, resource: dict[str, Any]) -> Definition
     if not isinstance(properties, dict):
         raise TerminalError(f"{source}: a resource of type {_RESOURCE} needs Properties")
     definition = _named(_settled(source, properties), name)
-    return replace(definition, request=_coerced(_shape(), definition.request))
+    return replace(definition, request=_coerced(input_shape("firehose", "CreateDeliveryStream"), definition.request))
 
 
 def _coerced(shape: Shape | None, value: Any) -> Any:
@@ -148,7 +149,7 @@ def _named(definition: Definition, name: str) -> Definition:
 
 def _settled(source: str, properties: dict[str, Any]) -> Definition:
     places = _Places([], [])
-    request = _value(_shape(), properties, (), places)
+    request = _value(input_shape("firehose", "CreateDeliveryStream"), properties, (), places)
     return Definition(source, request, tuple(places.filled), tuple(places.composed))
 
 
@@ -209,7 +210,7 @@ def _stand_in(shape: Shape | None, name: str) -> Any:
 def _substitute(match: re.Match[str]) -> str:
     if match[1]:  # ${!literal}
         return f"${{{match[2]}}}"
-    return _PSEUDO.get(match[2], re.sub(r"[^A-Za-z0-9-]", "-", match[2]).strip("-"))
+    return _substitute_name(match[2]).strip("-")
 
 
 def _joined(part: Any) -> str:
@@ -222,13 +223,6 @@ def _joined(part: Any) -> str:
 def _substitute_name(argument: Any) -> str:
     name = ".".join(map(str, argument)) if isinstance(argument, list) else str(argument)
     return _PSEUDO.get(name, re.sub(r"[^A-Za-z0-9-]", "-", name))
-
-
-def _shape() -> StructureShape:
-    shape = service_model("firehose").operation_model("CreateDeliveryStream").input_shape
-    if not isinstance(shape, StructureShape):  # pragma: no cover - the model has one
-        raise TypeError(shape)
-    return shape
 
 
 class _Template(yaml.SafeLoader):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lake.clients import Cloud
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from firehose.objects import Compression
 
-__all__ = ["S3UnavailableError", "S3Writer", "s3_client", "service_client"]
+__all__ = ["S3UnavailableError", "S3Writer", "s3_client"]
 
 _CONTENT_TYPE = "application/octet-stream"
 
@@ -56,29 +54,5 @@ class S3Writer:
 
 def s3_client(endpoint: str | None, region: str, uploads: int) -> S3Client:
     """Make the client: no retries of its own, as delivery goes on trying until S3 takes the object."""
-    client: S3Client = service_client(
-        "s3", endpoint, region, max_pool_connections=uploads, s3={"addressing_style": "path"} if endpoint else {}
-    )
+    client: S3Client = Cloud(region, endpoint).single_try("s3", max_pool_connections=uploads)
     return client
-
-
-def service_client(service: str, endpoint: str | None, region: str, **options: Any) -> Any:
-    """Make a client that tries once.
-
-    Args:
-        service: `s3`, for example.
-        endpoint: URL; None is AWS.
-        region: AWS region.
-        options: of `botocore.config.Config`.
-    """
-    cloud = Cloud(region=region, endpoint=endpoint)
-    filled = cloud.environment()
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=5, read_timeout=60, **options
-    )
-    session = boto3.Session(
-        region_name=region,
-        aws_access_key_id=filled.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=filled.get("AWS_SECRET_ACCESS_KEY"),
-    )
-    return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]

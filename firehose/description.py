@@ -4,37 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firehose.streams import DEFAULT_INTERVAL, DEFAULT_SIZE_MB, requested_destination
+from firehose.hints import default_hints
+from firehose.streams import requested_destination
 
 if TYPE_CHECKING:
     from firehose.streams import DeliveryStream
 
-__all__ = ["DESTINATION_ID", "describe"]
+__all__ = ["DEFAULTS", "DESTINATION_ID", "describe"]
 
 DESTINATION_ID = "destinationId-000000000001"
 """Of a stream's only destination."""
+DEFAULTS: dict[str, Any] = {
+    "CompressionFormat": "UNCOMPRESSED",
+    "EncryptionConfiguration": {"NoEncryptionConfig": "NoEncryption"},
+    "CloudWatchLoggingOptions": {"Enabled": False},
+}
+"""What the service says of a destination's members that nobody gave, beside its `default_hints`.
+
+Source: their pages of the API's reference.
+"""
 _PLAIN = (
     *("RoleARN", "BucketARN", "Prefix", "ErrorOutputPrefix", "BufferingHints", "CompressionFormat"),
     *("EncryptionConfiguration", "CloudWatchLoggingOptions"),
 )
 
 
-def describe(stream: DeliveryStream, status: str) -> dict[str, Any]:
+def describe(stream: DeliveryStream, status: str, encryption: dict[str, Any]) -> dict[str, Any]:
     """Make a DeliveryStreamDescription.
 
     Args:
         stream: the stream.
         status: its DeliveryStreamStatus.
+        encryption: its DeliveryStreamEncryptionConfiguration.
     """
-    given, _ = requested_destination(stream.request)
-    defaults: dict[str, Any] = {
-        "BufferingHints": {"SizeInMBs": DEFAULT_SIZE_MB, "IntervalInSeconds": DEFAULT_INTERVAL},
-        "CompressionFormat": "UNCOMPRESSED",
-        "EncryptionConfiguration": {"NoEncryptionConfig": "NoEncryption"},
-        "CloudWatchLoggingOptions": {"Enabled": False},
-    }
+    given = requested_destination(stream.request)
     extended = {
-        **defaults,
+        **DEFAULTS,
+        "BufferingHints": default_hints(given),
         "ProcessingConfiguration": {"Enabled": False, "Processors": []},
         "S3BackupMode": "Disabled",
         **{name: value for name, value in given.items() if value not in (None, {})},
@@ -43,7 +49,7 @@ def describe(stream: DeliveryStream, status: str) -> dict[str, Any]:
         "DeliveryStreamName": stream.name,
         "DeliveryStreamARN": stream.arn,
         "DeliveryStreamStatus": status,
-        "DeliveryStreamEncryptionConfiguration": {"Status": "DISABLED"},
+        "DeliveryStreamEncryptionConfiguration": encryption,
         "DeliveryStreamType": "DirectPut",
         "VersionId": str(stream.version),
         "CreateTimestamp": stream.created,

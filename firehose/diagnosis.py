@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.model import ListShape, StructureShape
 
 from firehose.advice import advise
-from firehose.streams import problems
-from firehose.validation import service_model, violations
+from firehose.streams import S3_DESTINATIONS, problems
+from firehose.validation import input_shape, path_text, violations
 from lake.errors import known_values
 
 if TYPE_CHECKING:
@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 
     from botocore.model import Shape
 
-    from firehose.validation import Violation
+    from firehose.validation import Violation, Where
 
-__all__ = ["Finding", "Kind", "diagnose", "path_text", "value_at"]
-
-Where = tuple[str | int, ...]
+__all__ = ["Finding", "Kind", "diagnose", "value_at"]
 
 _OPERATION = "CreateDeliveryStream"
-_S3 = ("ExtendedS3DestinationConfiguration", "S3DestinationConfiguration")
-_LIMIT = "this server"
-"""What every refusal says that is a limit of the server here."""
 _NULL = "Member must not be null"
 _ENUM = "Member must satisfy enum value set: "
 
@@ -81,9 +76,7 @@ def diagnose(request: dict[str, Any], filled: tuple[Where, ...] = ()) -> list[Fi
     """
     unmet = violations("firehose", _OPERATION, request)
     found = [_of_violation(one) for one in unmet]
-    shape = service_model("firehose").operation_model(_OPERATION).input_shape
-    if shape is not None:
-        found += _unknown(shape, request, ())
+    found += _unknown(input_shape("firehose", _OPERATION), request, ())
     # the rules across members are held to what is left when members of a wrong shape are taken out
     wrong = [one.where for one in unmet if one.mistyped or one.given is None]
     told = {one.where for one in unmet}
@@ -100,9 +93,9 @@ def diagnose(request: dict[str, Any], filled: tuple[Where, ...] = ()) -> list[Fi
 
 def _across(rest: dict[str, Any], request: dict[str, Any]) -> Iterator[Finding]:
     for one in problems(rest):
-        kind = Kind.LIMIT if _LIMIT in str(one) else Kind.ERROR
+        kind = Kind.LIMIT if one.is_limit else Kind.ERROR
         yield Finding(kind, one.where, str(one), value_at(request, one.where), one.remedy)
-    for name in _S3:
+    for name in S3_DESTINATIONS:
         for advice in advise(rest[name], str(rest.get("DeliveryStreamName", ""))) if rest.get(name) else ():
             where = (name, *advice.where)
             given = value_at(request, where)
@@ -192,15 +185,3 @@ def value_at(request: Any, where: Where) -> Any:
         else:
             return None
     return request
-
-
-def path_text(where: Where) -> str:
-    """Write a place as a path: `Tags[0].Key`.
-
-    >>> path_text(("Tags", 0, "Key"))
-    'Tags[0].Key'
-    """
-    made = ""
-    for step in where:
-        made += f"[{step}]" if isinstance(step, int) else f".{step}" if made else str(step)
-    return made

@@ -6,20 +6,24 @@ only that nothing is written. What is told is what the server does, as there is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from firehose.buffers import Partition
+from firehose.converted import destination_of
 from firehose.live import LiveStream
+from firehose.making import Gathering
+from firehose.prefixes import FROM_LAMBDA
 from firehose.processing import Chunk
-from firehose.streams import DeliveryStream, parse_destination
+from firehose.streams import DeliveryStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from firehose.buffers import Buffer
     from firehose.processing import Reason
+    from firehose.records import Failed, Record
 
 __all__ = ["Landing", "explain"]
 
@@ -42,6 +46,10 @@ class Landing:
     """Of an object that could hold it: its id, and a random string in its prefix, are others each time."""
     reason: Reason | None = None
     """Why it is refused; None if it isn't."""
+    record: bytes | None = None
+    """What processors made of the event; None if it goes as it came."""
+    function: str | None = None
+    """ARN of the function that it goes through; it is taken to change nothing, with `<name>` for the keys it gives."""
 
     def to_dict(self) -> dict[str, Any]:
         """Render as JSON; `event` is from 1."""
@@ -52,6 +60,10 @@ class Landing:
                 "errorCode": self.reason.code,
                 "errorMessage": self.reason.message,
             }
+        if self.record is not None:
+            made["record"] = self.record.decode("utf-8", "replace")
+        if self.function is not None:
+            made["function"] = self.function
         return {**made, "bucket": self.bucket, "prefix": self.prefix, "key": self.key}
 
 
@@ -85,25 +97,41 @@ def explain(
         version=1,
         created=at_ms / 1000,
         request=request,
-        destination=parse_destination(request),
+        destination=destination_of(request, None),
     )
     live = LiveStream(stream)
     buffers: list[Buffer] = []
     for start in range(0, len(events), _CALL_RECORDS):
         part = list(events[start : start + _CALL_RECORDS])
-        buffers += live.take(Chunk(part, range(start, start + len(part)), at_ms), at_ms, quota)
+        if live.gathering is None:
+            buffers += live.take(Chunk(part, range(start, start + len(part)), at_ms), at_ms, quota)
+            continue
+        for number, event in enumerate(part, start):
+            records, failed = _made(live, event, at_ms)
+            buffers += live.take_made([number] * (len(records) + len(failed)), records, failed, at_ms, quota)
     buffers += live.buffers.take_all()
-    found = [landing for buffer in buffers for landing in _landings(live, buffer, str(unique()))]
+    found = [landing for buffer in buffers for landing in _landings(live, buffer, events, str(unique()))]
     return sorted(found, key=lambda landing: landing.event)
 
 
-def _landings(live: LiveStream, buffer: Buffer, unique: str) -> Iterator[Landing]:
+def _made(live: LiveStream, event: bytes, at_ms: int) -> tuple[list[Record], list[Failed]]:
+    destination = live.stream.destination
+    (batch,) = Gathering(destination.makers).add(Chunk([event], [0], at_ms), at_ms)
+    keys = tuple((name, f"<{name}>") for namespace, name in destination.keys or () if namespace == FROM_LAMBDA)
+    return [replace(one, keys=keys) for one in batch.records], batch.failed
+
+
+def _landings(live: LiveStream, buffer: Buffer, events: Sequence[bytes], unique: str) -> Iterator[Landing]:
     destination = live.stream.destination
     prefix, key = live.name_object(buffer.target, buffer.oldest_ms, unique)
     if isinstance(buffer.target, Partition):
-        keys = dict(zip(destination.keys or (), buffer.target.values, strict=True))
-        for number in buffer.numbers:
-            yield Landing(number, keys, destination.bucket, prefix, key)
+        names = [name for _, name in destination.keys or ()]
+        keys = dict(zip(names, buffer.target.values, strict=True))
+        function = None if destination.function is None else destination.function.arn
+        for number, raw in zip(buffer.numbers, buffer.data, strict=True):
+            record = None if raw == events[number] else raw
+            yield Landing(number, keys, destination.bucket, prefix, key, record=record, function=function)
     else:
         for number, refused in zip(buffer.numbers, buffer.refused, strict=True):
-            yield Landing(number, {}, destination.bucket, prefix, key, refused.reason)
+            record = None if refused.raw == events[number] else refused.raw
+            yield Landing(number, {}, destination.bucket, prefix, key, refused.reason, record)

@@ -7,13 +7,15 @@ so that both ways give the same keys (a test compares them).
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import jq
 import orjson
 
 from firehose.jq_query import PlainPath, made_keys, plain_paths, refused_words
-from firehose.processing import Chunk, Reason, Refused
+from firehose.jq_runner import EndlessQueryError, Query
+from firehose.processing import NO_KEY, Chunk, Reason
 from lake.errors import TerminalError
 
 if TYPE_CHECKING:
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractKeys", "QueryError", "compile_query"]
 
-# No source says which error-output-type a failed extraction has. It is a processor's failure and gets the processors'.
-_OUTPUT_TYPE = "processing-failed"
-_CODE = "DynamicPartitioning.MetadataExtractionFailed"
-_EMPTY = Reason(_OUTPUT_TYPE, _CODE, "partitionKeys values must not be null or empty")
+_OUTPUT_TYPE, _CODE = NO_KEY.output_type, NO_KEY.code
 # The service's words for these are not known; they say what happened.
 _NOT_SCALAR = Reason(_OUTPUT_TYPE, _CODE, "partitionKeys values must be strings, numbers or booleans")
 _NOT_OBJECT = Reason(_OUTPUT_TYPE, _CODE, "The query must return one object of partitionKeys for a record")
@@ -47,7 +46,8 @@ def compile_query(query: str) -> ExtractKeys:
     """
     try:
         jq.compile(query)
-        program = jq.compile(f'try [({query}\n)] catch {{"error": .}}')
+        collected = f'try [({query}\n)] catch {{"error": .}}'
+        jq.compile(collected)
     except ValueError as error:
         raise QueryError(f"MetadataExtractionQuery {query!r}: {str(error).splitlines()[0]}") from None
     refused = refused_words(query)
@@ -55,14 +55,18 @@ def compile_query(query: str) -> ExtractKeys:
         raise QueryError(
             f"MetadataExtractionQuery {query!r}: {', '.join(refused)}: not in jq 1.6, or reaches outside of the record"
         )
+    program = Query(collected)
     return ExtractKeys(program, _keys(query, program), plain_paths(query))
 
 
-def _keys(query: str, program: Any) -> tuple[str, ...] | None:
+def _keys(query: str, program: Query) -> tuple[str, ...] | None:
     keys = made_keys(query)
     if keys is None:
         # its text doesn't show the keys; what it makes of nothing often does
-        made = program.input_text("null").first()
+        try:
+            (made,) = program.answers("null")
+        except EndlessQueryError as error:
+            raise QueryError(f"MetadataExtractionQuery {query!r}: {error}, on null") from None
         if not isinstance(made, list) or not made or not all(isinstance(one, dict) for one in made):
             return None
         keys = [key for one in made for key in one]
@@ -72,18 +76,18 @@ def _keys(query: str, program: Any) -> tuple[str, ...] | None:
 class ExtractKeys:
     """The step that takes partition keys."""
 
-    def __init__(self, program: Any, keys: tuple[str, ...] | None, plain: list[PlainPath] | None) -> None:
+    def __init__(self, program: Query, keys: tuple[str, ...] | None, plain: list[PlainPath] | None) -> None:
         self._program = program
         self.known_keys = keys
         """Keys the query makes; None when that depends on the record."""
         self.keys = keys or ()
         """Keys whose values are taken, in order."""
-        self._getters = [_getter(path) for path in plain] if plain else None
+        self._get = _getter_of(plain) if plain else None
 
     def using(self, keys: Sequence[str]) -> ExtractKeys:
         """Take the values of these keys, in this order, for a query whose keys depend on the record."""
         other = ExtractKeys(self._program, self.known_keys, None)
-        other._getters = self._getters if tuple(keys) == self.keys else None
+        other._get = self._get if tuple(keys) == self.keys else None
         other.keys = tuple(keys)
         return other
 
@@ -91,49 +95,36 @@ class ExtractKeys:
         """Take each record's keys; a record that has none is refused."""
         found: list[tuple[str, ...] | None] = [None] * len(chunk.data)
         reasons: dict[int, Reason] = {}
-        for_jq = range(len(chunk.data)) if self._getters is None else self._directly(chunk.data, found)
+        for_jq = self._directly(chunk.data, found)
         if for_jq:
             self._by_jq(chunk.data, for_jq, found, reasons)
-        if not reasons:
-            chunk.keys = found  # type: ignore[assignment]  # none is left without keys
-            return chunk
-        refused = [
-            Refused(chunk.numbers[index], chunk.data[index], chunk.arrival_ms, now_ms, reason)
-            for index, reason in sorted(reasons.items())
-        ]
-        kept = [index for index in range(len(found)) if index not in reasons]
-        return Chunk(
-            data=[chunk.data[index] for index in kept],
-            numbers=[chunk.numbers[index] for index in kept],
-            arrival_ms=chunk.arrival_ms,
-            keys=[keys for index in kept if (keys := found[index]) is not None],
-            suffix=chunk.suffix,
-            refused=[*chunk.refused, *refused],
-        )
+        if chunk.keys is None:
+            chunk.keys = [keys or () for keys in found]
+        else:  # behind those that a Lambda function gave
+            chunk.keys = [(*before, *(keys or ())) for before, keys in zip(chunk.keys, found, strict=True)]
+        return chunk.without(reasons, now_ms)
 
-    def _directly(self, data: list[bytes], found: list[tuple[str, ...] | None]) -> list[int]:
+    def _directly(self, data: list[bytes], found: list[tuple[str, ...] | None]) -> Sequence[int]:
         # returns the records that libjq has to look at
-        getters = self._getters or []
-        loads = orjson.loads
+        get = self._get
+        if get is None:
+            return range(len(data))
+        loads, join = orjson.loads, "".join
         left: list[int] = []
         for index, raw in enumerate(data):
             try:
-                document = loads(raw)
-                values = [get(document) for get in getters]
+                values = get(loads(raw))
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 left.append(index)
                 continue
-            for position, value in enumerate(values):
-                if type(value) is not str:
-                    if type(value) is not int or not 0 < abs(value) < _SMALL:
-                        left.append(index)
-                        break
-                    values[position] = str(value)
-                elif not value:
-                    left.append(index)
-                    break
+            try:
+                join(values)  # a look at the type of each, in one call
+            except TypeError:
+                values = _texts(values)
+            if "" in values:
+                left.append(index)
             else:
-                found[index] = tuple(values)
+                found[index] = values
         return left
 
     def _by_jq(
@@ -154,9 +145,9 @@ class ExtractKeys:
             return
         # each strict record is exactly one value, and the program gives exactly one answer a value
         try:
-            answers = self._program.input_text("\n".join(data[index].decode() for index in strict)).all()
-        except ValueError:
-            answers = []  # a record is deeper than libjq goes: find out which
+            answers = self._program.answers("\n".join(data[index].decode() for index in strict), len(strict))
+        except (ValueError, EndlessQueryError):
+            answers = []  # a record is deeper than libjq goes, or the query never ends for it: find out which
         if len(answers) != len(strict):
             for index in strict:
                 self._one(data[index], index, found, reasons)
@@ -166,7 +157,10 @@ class ExtractKeys:
 
     def _one(self, raw: bytes, index: int, found: list[tuple[str, ...] | None], reasons: dict[int, Reason]) -> None:
         try:
-            answers = self._program.input_text(raw.decode("utf-8", "replace")).all()
+            answers = self._program.answers(raw.decode("utf-8", "replace"))
+        except EndlessQueryError as error:
+            reasons[index] = Reason(_OUTPUT_TYPE, _CODE, f"jq: {error}")
+            return
         except ValueError as error:
             reasons[index] = Reason(_OUTPUT_TYPE, _CODE, f"The record is not valid JSON: {error}")
             return
@@ -179,13 +173,13 @@ class ExtractKeys:
         if isinstance(answer, dict):
             reasons[index] = Reason(_OUTPUT_TYPE, _CODE, f"jq: {answer['error']}")
         elif not answer:
-            reasons[index] = _EMPTY
+            reasons[index] = NO_KEY
         elif len(answer) != 1 or not isinstance(answer[0], dict):
             reasons[index] = _NOT_OBJECT
         else:
             values = [answer[0].get(key) for key in self.keys]
             if any(value is None or value == "" for value in values):
-                reasons[index] = _EMPTY
+                reasons[index] = NO_KEY
             elif any(isinstance(value, (list, dict)) for value in values):
                 reasons[index] = _NOT_SCALAR
             else:
@@ -200,13 +194,30 @@ def _number(value: float) -> str:
     return str(_RENDER.input_value(value).first())
 
 
+def _texts(values: tuple[Any, ...]) -> tuple[str, ...]:
+    """Write whole numbers as jq does; empty where libjq has to say what becomes of a value."""
+    return tuple(
+        one if type(one) is str else str(one) if type(one) is int and 0 < abs(one) < _SMALL else "" for one in values
+    )
+
+
+def _getter_of(paths: Sequence[PlainPath]) -> Callable[[Any], tuple[Any, ...]]:
+    """Make a function that takes the values at all paths; raises as `_getter`'s do."""
+    getters = [_getter(path) for path in paths]
+    if len(getters) == 1:
+        only = getters[0]
+        return lambda document: (only(document),)
+    if all(len(path.names) == 1 and path.start is None and path.stop is None for path in paths):
+        return itemgetter(*(path.names[0] for path in paths))
+    return lambda document: tuple([get(document) for get in getters])
+
+
 def _getter(path: PlainPath) -> Callable[[Any], Any]:
     """Make a function that follows a path; KeyError or TypeError where libjq has to say what happens."""
     names, start, stop = path.names, path.start, path.stop
     sliced = start is not None or stop is not None
     if len(names) == 1 and not sliced:
-        name = names[0]
-        return lambda document: document[name]
+        return itemgetter(names[0])
     if len(names) == 1:
         name, cut = names[0], slice(start, stop)
         return lambda document: document[name][cut]

@@ -1,4 +1,4 @@
-"""Owns the format of the write-ahead log on disk.
+"""Owns the format of the write-ahead log on disk; what is in its frames is in `payloads`.
 
 The log is a folder of segments, `<index, 16 digits>.wal`, each allocated at full size when it is opened. A segment:
 
@@ -13,57 +13,53 @@ frame, or one that was never acknowledged because its fsync failed) is not part 
 
     PUT      stream id (16 bytes), number of the first record (u64), arrival in ms since the epoch (u64), count (u32),
              count lengths (u32), the records
+    MADE     stream id (16 bytes), number of the first record (u64), whether the sources stay (1 byte), 3 zero bytes,
+             count (u32), count of sources (u32), length of the header (u32), header (JSON: partition keys, and why
+             the last records were refused), number of each source (u64), each record's arrival in ms (u64) and
+             length (u32), the records
+    CARRIED  stream id (16 bytes), what the records are (1 byte: 0 put, 1 put and staying, 2 made), 3 zero bytes, count
+             (u32), length of the header (u32), header (as MADE's), number, arrival in ms (u64 each) and length (u32)
+             of each record, the records
     INTENT   delivery id (16 bytes), stream id (16 bytes), length of the header (u32), header (JSON: bucket, key,
              recipe, kms key), number of each record in the object's order (u64 each)
     DONE     delivery ids (16 bytes each)
+    SETTLED  delivery id (16 bytes), number of each of its records (u64 each): a DONE that stands by itself, as records
+             that were carried may outlive their intent
 
-Records are numbered through all streams, and a number is never used twice. A delivery whose DONE is missing is made
-again under the same key with the same bytes; records in no delivery go through processing again.
+What processors make of records is logged with the numbers of those it was made of, its sources, so that nothing is
+made twice; a source that stays is still to be written to the backup. Records that wait for long are carried into a
+later segment, under their numbers, so that an older one can be removed: their last place counts. Records are numbered
+through all streams, and a number is never used twice. A delivery whose DONE is missing is made again under the same key
+with the same bytes; records in no delivery go through processing again.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
-from uuid import UUID
-
-import orjson
-
-from firehose.objects import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 __all__ = [
     "FRAME_BYTES",
     "HEADER_BYTES",
     "FormatError",
     "Frame",
-    "Intent",
     "Kind",
-    "Put",
     "SegmentHeader",
-    "decode_done",
-    "decode_intent",
-    "decode_put",
     "encode_frame",
-    "encode_intent",
-    "encode_put",
     "payload_at",
     "read_frames",
-    "read_put_head",
 ]
 
 _MAGIC, _VERSION = b"LAKEHOSE", 1
 _HEADER = struct.Struct("<8sB7xQQ")
 _CRC = struct.Struct("<I")
 _FRAME = struct.Struct("<IQB3x")
-_PUT = struct.Struct("<16sQQI")
-_INTENT = struct.Struct("<16s16sI")
 HEADER_BYTES = _HEADER.size + _CRC.size
 FRAME_BYTES = _CRC.size + _FRAME.size
 
@@ -78,6 +74,9 @@ class Kind(IntEnum):
     PUT = 1
     INTENT = 2
     DONE = 3
+    MADE = 4
+    CARRIED = 5
+    SETTLED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,31 +127,6 @@ class Frame:
         return self.offset + FRAME_BYTES + len(self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Records that were acknowledged together."""
-
-    stream: UUID
-    first: int
-    """Number of the first record; the others follow it."""
-    arrival_ms: int
-    data: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """An object that is about to be written."""
-
-    delivery: UUID
-    stream: UUID
-    bucket: str
-    key: str
-    recipe: Recipe
-    numbers: array[int]
-    """Its records, in order."""
-    kms_key: str | None = None
-
-
 def encode_frame(kind: Kind, sequence: int, payload: bytes) -> bytes:
     """Make a frame's first bytes; the payload follows them."""
     head = _FRAME.pack(len(payload), sequence, kind)
@@ -178,61 +152,3 @@ def payload_at(data: memoryview, offset: int) -> memoryview:
     """Return the payload of the frame at an offset that `read_frames` gave."""
     length, _, _ = _FRAME.unpack_from(data, offset + _CRC.size)
     return data[offset + FRAME_BYTES : offset + FRAME_BYTES + length]
-
-
-def encode_put(stream: UUID, first: int, arrival_ms: int, data: Sequence[bytes]) -> bytes:
-    """Make a PUT's payload."""
-    head = _PUT.pack(stream.bytes, first, arrival_ms, len(data))
-    return b"".join([head, array("I", map(len, data)).tobytes(), *data])
-
-
-def read_put_head(payload: memoryview) -> tuple[UUID, int, int, int]:
-    """Read stream, first number, arrival and count of a PUT, not its records."""
-    stream, first, arrival, count = _PUT.unpack_from(payload)
-    return UUID(bytes=stream), first, arrival, count
-
-
-def decode_put(payload: memoryview) -> Put:
-    """Read a PUT's payload."""
-    stream, first, arrival, count = read_put_head(payload)
-    lengths = array("I")
-    start = _PUT.size + count * lengths.itemsize
-    lengths.frombytes(payload[_PUT.size : start])
-    data = []
-    for length in lengths:
-        data.append(bytes(payload[start : start + length]))
-        start += length
-    return Put(stream, first, arrival, data)
-
-
-def encode_intent(intent: Intent) -> bytes:
-    """Make an INTENT's payload."""
-    header = orjson.dumps(
-        {"bucket": intent.bucket, "key": intent.key, "recipe": intent.recipe.to_dict(), "kms_key": intent.kms_key}
-    )
-    head = _INTENT.pack(intent.delivery.bytes, intent.stream.bytes, len(header))
-    return b"".join([head, header, intent.numbers.tobytes()])
-
-
-def decode_intent(payload: memoryview) -> Intent:
-    """Read an INTENT's payload."""
-    delivery, stream, length = _INTENT.unpack_from(payload)
-    numbers_at = _INTENT.size + length
-    header = orjson.loads(payload[_INTENT.size : numbers_at])
-    numbers = array("Q")
-    numbers.frombytes(payload[numbers_at:])
-    return Intent(
-        delivery=UUID(bytes=delivery),
-        stream=UUID(bytes=stream),
-        bucket=header["bucket"],
-        key=header["key"],
-        recipe=Recipe.from_dict(header["recipe"]),
-        numbers=numbers,
-        kms_key=header["kms_key"],
-    )
-
-
-def decode_done(payload: memoryview) -> list[UUID]:
-    """Read a DONE's payload."""
-    raw = bytes(payload)
-    return [UUID(bytes=raw[at : at + 16]) for at in range(0, len(raw), 16)]

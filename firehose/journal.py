@@ -1,7 +1,8 @@
 """Owns group commit: many puts wait, one thread appends and syncs them together, and each is told how it went.
 
 It also keeps count of what each segment still holds, and removes the oldest ones when nothing in them is pending. Only
-the oldest: a DONE in a later segment has to outlive the records it speaks of.
+the oldest: a DONE in a later segment has to outlive the records it speaks of. Where little of a long log is pending, as
+one stream's bucket is gone and the others deliver, that is carried into the newest segment.
 """
 
 from __future__ import annotations
@@ -9,14 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from firehose.frames import Kind, encode_intent, encode_put
-from firehose.wal import Entry, Log
+from firehose.found import read_waiting
+from firehose.frames import Kind
+from firehose.holdings import BUSY, CARRYING, Holdings
+from firehose.payloads import (
+    Carried,
+    Made,
+    Stage,
+    encode_carried,
+    encode_intent,
+    encode_made,
+    encode_put,
+    encode_settled,
+)
+from firehose.wal import Entry, Log, segment_name
 from lake.errors import TransientError
 
 if TYPE_CHECKING:
@@ -24,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from firehose.frames import Intent
+    from firehose.payloads import Intent
+    from firehose.records import Failed, Record
     from firehose.recovery import Recovered
     from firehose.wal import Disk
 
@@ -39,22 +52,28 @@ class LogUnavailableError(TransientError):
     """The log can't be written at the moment: the disk is full or fails."""
 
 
-@dataclass(slots=True)
-class _Held:
-    index: int
-    first: int
-    """Number of the first record it may hold."""
-    pending: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     entry: Entry
     future: asyncio.Future[None]
     first: int = 0
     count: int = 0
-    """Of a put: its records."""
+    """Of a put, or of what was made: its records."""
+    carried: Carried | None = None
+    intent: Intent | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """A delivery that isn't done."""
+
+    intent: Intent
+    segment: int
+    """Index of the segment that has its intent."""
+    were_carried: bool = False
+    """Some of its records may be in a later segment than its intent."""
+    is_ending: bool = False
+    """What says that it is done is on its way to the log."""
 
 
 class Journal:
@@ -69,11 +88,16 @@ class Journal:
             next_sequence=recovered.next_sequence,
             disk=disk,
         )
-        self._segment_bytes = segment_bytes
-        self._held = deque(_Held(one.index, one.first, one.pending, one.size) for one in recovered.segments)
+        self._folder = folder
+        self._holdings = Holdings(recovered, segment_bytes)
+        self._open: dict[UUID, _Open] = {}
+        """Deliveries that aren't done."""
+        self._intents_in: Counter[int] = Counter()
+        """How many of their intents a segment has, by its index."""
+        self._abandoned: set[UUID] = set()
+        for one in recovered.deliveries:
+            self._opened(one.intent, one.segment)
         self._next_number = recovered.next_number
-        self._logged = recovered.next_number
-        """Number behind the last record that is in the log."""
         self._queue: SimpleQueue[_Waiting | int | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="firehose-log", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,7 +117,7 @@ class Journal:
     @property
     def size(self) -> int:
         """Bytes of the log on disk."""
-        return sum(one.size for one in self._held)
+        return self._holdings.size
 
     @property
     def failing(self) -> bool:
@@ -111,54 +135,139 @@ class Journal:
         await self._append(Entry(Kind.PUT, encode_put(stream, first, arrival_ms, data)), first, len(data))
         return first
 
+    async def make(
+        self, stream: UUID, sources: Sequence[int], records: list[Record], failed: list[Failed], *, sources_stay: bool
+    ) -> int:
+        """Log what was made of records; returns the first one's number when it is on disk.
+
+        The sources are then done, unless they stay for the backup.
+
+        Raises:
+            LogUnavailableError: it isn't in the log, and would be made again after a restart.
+        """
+        first, count = self._next_number, len(records) + len(failed)
+        self._next_number += count
+        made = Made(stream, first, sources, sources_stay, records=records, failed=failed)
+        # from here on nobody may carry them: where this fails, it is tried until it doesn't
+        self._holdings.mark(sources, BUSY)
+        await self._append(Entry(Kind.MADE, encode_made(made)), first, count)
+        if sources_stay:
+            self._holdings.mark(sources, Stage.STAYED)
+        else:
+            self.forget(sources)
+        return first
+
     async def intend(self, intent: Intent) -> None:
         """Log that an object is about to be written.
 
         Raises:
             LogUnavailableError: it isn't in the log.
         """
-        await self._append(Entry(Kind.INTENT, encode_intent(intent)))
+        await self._append(Entry(Kind.INTENT, encode_intent(intent)), intent=intent)
 
-    async def done(self, delivery: UUID, numbers: Sequence[int]) -> None:
+    async def done(self, intent: Intent) -> None:
         """Log that an object is in S3; its records then count as delivered.
 
         Raises:
             LogUnavailableError: it isn't in the log, and the object would be written again after a restart.
         """
-        await self._append(Entry(Kind.DONE, delivery.bytes))
-        self.forget(numbers)
+        opened = self._open[intent.delivery]
+        opened.were_carried |= self._holdings.were_carried(intent.numbers)
+        if opened.were_carried:
+            entry = Entry(Kind.SETTLED, encode_settled(intent.delivery, intent.numbers))
+        else:
+            entry = Entry(Kind.DONE, intent.delivery.bytes)
+        # from here on neither its records nor its intent may be carried behind what says that it is done: where that
+        # can't be written, it is tried until it can
+        self._holdings.mark(intent.numbers, BUSY)
+        opened.is_ending = True
+        await self._append(entry)
+        self._close(intent.delivery)
+        self.forget(intent.numbers)
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Count records as no longer pending: they are delivered, or their stream is deleted."""
-        ordered = sorted(numbers)
-        starts = [one.first for one in self._held]
-        at = 0
-        while at < len(ordered):
-            place = max(bisect_right(starts, ordered[at]) - 1, 0)
-            end = bisect_left(ordered, starts[place + 1], at) if place + 1 < len(starts) else len(ordered)
-            self._held[place].pending -= end - at
-            at = end
+        self._holdings.forget(numbers)
         self._remove_delivered()
 
-    def _note(self, segment: int, first: int, count: int) -> None:
-        # called in the log's order, so a segment not known yet is a new one behind the others
-        if not self._held or self._held[-1].index < segment:
-            self._held.append(_Held(segment, first if count else self._logged, 0, self._segment_bytes))
-            self._remove_delivered()
-        if count:
-            self._held[-1].pending += count
-            self._logged = first + count
+    def abandon(self, delivery: UUID) -> None:
+        """Let go of a delivery whose stream is deleted."""
+        if delivery in self._open:
+            self._close(delivery)
+        else:  # its intent may be on its way to the log
+            self._abandoned.add(delivery)
+
+    async def tidy(self) -> bool:
+        """Carry on what the oldest segment holds, where little of a long log is pending; answers whether it did.
+
+        Raises:
+            LogUnavailableError: it isn't in the log; the segment stays.
+            OSError: the segment can't be read; it stays.
+        """
+        if not self._holdings.is_mostly_settled:
+            return False
+        oldest = self._holdings.oldest
+        wanted = self._holdings.waiting_in(oldest)
+        waiting = await asyncio.to_thread(read_waiting, self._folder / segment_name(oldest), wanted)
+        self._holdings.is_carrying = True
+        try:
+            results = await asyncio.gather(*(self._carry(one) for one in waiting), return_exceptions=True)
+        finally:
+            self._holdings.is_carrying = False
+        for failure in results:
+            if failure is not None:
+                raise failure
+        # after their records: an intent says of them only that they are in an object
+        for one in [one for one in self._open.values() if one.segment == oldest]:
+            if not one.is_ending:
+                await self._append(Entry(Kind.INTENT, encode_intent(one.intent)), intent=one.intent)
+        self._remove_delivered()
+        return self._holdings.oldest != oldest
+
+    async def _carry(self, found: Carried) -> None:
+        # some may have been delivered, or be about to be, since they were looked for
+        still = {number for number in found.numbers if self._holdings.state(number) == found.stage}
+        some = [(number, one) for number, one in zip(found.numbers, found.all, strict=True) if number in still]
+        if not some:
+            return
+        carried = Carried.of(found.stream, found.stage, some)
+        self._holdings.mark(carried.numbers, CARRYING)
+        try:
+            await self._append(Entry(Kind.CARRIED, encode_carried(carried)), carried=carried)
+        except LogUnavailableError:
+            for number in carried.numbers:
+                if self._holdings.state(number) == CARRYING:
+                    self._holdings.mark([number], found.stage)
+            raise
+
+    def _opened(self, intent: Intent, segment: int) -> None:
+        if intent.delivery in self._abandoned:
+            self._abandoned.discard(intent.delivery)
+            return
+        known = self._open.get(intent.delivery)
+        if known is None:
+            self._open[intent.delivery] = _Open(intent, segment)
+        else:  # it was carried
+            self._intents_in[known.segment] -= 1
+            known.segment = segment
+        self._intents_in[segment] += 1
+
+    def _close(self, delivery: UUID) -> None:
+        self._intents_in[self._open.pop(delivery).segment] -= 1
 
     def _remove_delivered(self) -> None:
-        # the last one known may be the one that is written to
-        while len(self._held) > 1 and self._held[0].pending == 0:
-            self._queue.put(self._held.popleft().index)
+        # an intent has to outlive what says that it is done, even where its records were carried
+        for index in self._holdings.take_settled(lambda index: self._intents_in[index] > 0):
+            del self._intents_in[index]
+            self._queue.put(index)
 
-    async def _append(self, entry: Entry, first: int = 0, count: int = 0) -> None:
+    async def _append(
+        self, entry: Entry, first: int = 0, count: int = 0, carried: Carried | None = None, intent: Intent | None = None
+    ) -> None:
         if self._loop is None:
             raise LogUnavailableError("the log is not open")
         future: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put(_Waiting(entry, future, first, count))
+        self._queue.put(_Waiting(entry, future, first, count, carried, intent))
         await future
 
     def _write(self) -> None:
@@ -209,7 +318,13 @@ class Journal:
         for one, result in zip(group, results, strict=True):
             if not isinstance(result, OSError):
                 # counted even if nobody waits any more, or the segment would be removed too early
-                self._note(result, one.first, one.count)
+                stage = Stage.MADE if one.entry.kind is Kind.MADE else Stage.PUT
+                self._holdings.note(result, one.first, one.count, stage)
+                if one.intent is not None:
+                    self._opened(one.intent, result)
+                self._remove_delivered()
+                if one.carried is not None:
+                    self._holdings.note_carried(one.carried)
                 if not one.future.done():
                     one.future.set_result(None)
             elif not one.future.done():

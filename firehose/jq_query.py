@@ -134,7 +134,12 @@ def _is_key(found: list[Token], index: int) -> bool:
     # in {input: .a} the word is a key; in {a: input} it is a call
     before = found[index - 1].text if index else ""
     after = found[index + 1].text if index + 1 < len(found) else ""
-    return found[index].kind == "name" and before in {"{", ","} and after in {":", ",", "}"}
+    if found[index].kind != "name" or before not in {"{", ","} or after not in {":", ",", "}"}:
+        return False
+    # in [.a, input, .b] it is a call too
+    around = (one for one in reversed(found[:index]) if one.kind == "open" and one.depth == found[index].depth - 1)
+    enclosing = next(around, None)
+    return enclosing is not None and enclosing.text == "{"
 
 
 def made_keys(query: str) -> list[str] | None:

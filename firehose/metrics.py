@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-__all__ = ["BOUNDS", "Calls", "StreamMetrics", "Timings"]
+__all__ = ["BOUNDS", "Calls", "Conversions", "Executions", "StreamMetrics", "Timings", "Written"]
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of a histogram's buckets, in seconds; behind the last there is one more."""
@@ -70,13 +70,9 @@ class Calls:
 
 
 @dataclass(slots=True)
-class StreamMetrics:
-    """One stream's figures since the server started."""
+class Written:
+    """Objects on their way to S3, and in it."""
 
-    put_record: Calls = field(default_factory=Calls)
-    put_record_batch: Calls = field(default_factory=Calls)
-    throttled: int = 0
-    """Records that were turned away because too much wasn't delivered yet."""
     objects: int = 0
     """Written to S3."""
     records: int = 0
@@ -87,15 +83,69 @@ class StreamMetrics:
     """At writing an object to S3."""
     failures: int = 0
     """Of these."""
+
+    def note(self, records: int, size: int) -> None:
+        """Count an object of so many records and bytes."""
+        self.objects += 1
+        self.records += records
+        self.bytes += size
+
+
+@dataclass(slots=True)
+class Executions:
+    """Batches given to a Lambda function."""
+
+    latency: Timings = field(default_factory=Timings)
+    failed: int = 0
+    """Batches of which nothing came back."""
+    records: int = 0
+    """That the function made."""
+    bytes: int = 0
+    """Of these."""
+
+    def note(self, seconds: float, records: int, size: int, *, failed: bool) -> None:
+        """Count a batch that took so long, and of which so many records and bytes came back."""
+        self.latency.note(seconds)
+        self.failed += failed
+        self.records += records
+        self.bytes += size
+
+
+@dataclass(slots=True)
+class Conversions:
+    """Records that were looked at by a table's columns."""
+
+    records: int = 0
+    """That fit."""
+    bytes: int = 0
+    """Of these, as they came."""
+    failed_records: int = 0
+    failed_bytes: int = 0
+
+
+@dataclass(slots=True)
+class StreamMetrics:
+    """One stream's figures since the server started."""
+
+    put_record: Calls = field(default_factory=Calls)
+    put_record_batch: Calls = field(default_factory=Calls)
+    throttled: int = 0
+    """Records that were turned away because too much wasn't delivered yet, or a quota was used up."""
+    s3: Written = field(default_factory=Written)
+    """Objects of what is delivered, errors among them."""
+    backup: Written = field(default_factory=Written)
+    """Objects of source records."""
+    executions: Executions = field(default_factory=Executions)
+    conversions: Conversions = field(default_factory=Conversions)
     exceeded: int = 0
     """Records that the quota of active partitions turned away."""
     processing: Timings = field(default_factory=Timings)
     """Of one put's records through the stream's processors."""
 
     @property
-    def timings(self) -> tuple[Timings, Timings, Timings]:
+    def timings(self) -> tuple[Timings, ...]:
         """All durations."""
-        return self.put_record.latency, self.put_record_batch.latency, self.processing
+        return self.put_record.latency, self.put_record_batch.latency, self.processing, self.executions.latency
 
     @property
     def incoming_records(self) -> int:

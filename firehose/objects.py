@@ -2,7 +2,8 @@
 
 An object is a function of its `Recipe`, its records and its delivery's id, and the same bytes every time: after a crash
 the same key is written again with the same content.
-Error record: https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html
+Error records: https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html and
+https://docs.aws.amazon.com/firehose/latest/dev/record-format-conversion-error-handling.html
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from uuid import UUID, uuid5
 
 import orjson
 
+from firehose.columnar import columnar
 from firehose.containers import gzipped, hadoop_snappy, snappy_stream, zipped
+from firehose.conversion import Conversion, Unconverted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compression", "HadoopSuffix", "Notes", "Recipe", "notes_of", "render"]
 
-_ATTEMPTS = 1
-"""Extraction is not tried again: the same record gives the same answer."""
+_TRIED_ONCE = (1, None)
+"""What older logs lack: but for Lambda nothing is tried again, as the same record gives the same answer."""
 
 
 class HadoopSuffix(StrEnum):
@@ -78,12 +81,16 @@ _ENCODINGS = {
 class Notes:
     """Why each record of an error object was refused; lists are in the order of its records."""
 
-    reasons: list[list[str]]
-    """Distinct pairs of code and message."""
+    reasons: list[list[Any]]
+    """Distinct ones: code, message, how often it was tried, the ARN of the function that did; older logs have two."""
     which: list[int]
     """Each record's place in `reasons`."""
     arrival_ms: list[int]
     ended_ms: list[int]
+    numbers: list[int] | None = None
+    """Their numbers in the log, where the object tells them."""
+    table: dict[str, str] | None = None
+    """Of records that couldn't be converted: the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +98,55 @@ class Recipe:
     """How an object's bytes are made of its records."""
 
     compression: Compression
+    """Of a converted object, which compresses itself, only what S3 is told."""
     suffix: bytes = b""
     """Behind each record."""
     notes: Notes | None = None
     """Of an error object."""
+    conversion: Conversion | None = None
+    """Of a converted object."""
 
     def to_dict(self) -> dict[str, Any]:
         """Render for the log."""
         made: dict[str, Any] = {"compression": self.compression, "suffix": self.suffix.hex()}
         if self.notes is not None:
             made["notes"] = self.notes
+        if self.conversion is not None:
+            made["conversion"] = self.conversion.to_dict()
         return made
 
     @classmethod
     def from_dict(cls, made: dict[str, Any]) -> Recipe:
         """Read what `to_dict` wrote."""
         notes = Notes(**made["notes"]) if "notes" in made else None
-        return cls(Compression(made["compression"]), bytes.fromhex(made["suffix"]), notes)
+        conversion = Conversion.from_dict(made["conversion"]) if "conversion" in made else None
+        return cls(Compression(made["compression"]), bytes.fromhex(made["suffix"]), notes, conversion)
 
 
 def notes_of(refused: Sequence[Refused]) -> Notes:
     """Note why records were refused, each distinct reason once."""
-    places: dict[tuple[str, str], int] = {}
-    which = [places.setdefault((one.reason.code, one.reason.message), len(places)) for one in refused]
+    places: dict[tuple[str, str, int, str | None], int] = {}
+    told = [(one.reason.code, one.reason.message, one.reason.attempts, one.reason.lambda_arn) for one in refused]
+    which = [places.setdefault(one, len(places)) for one in told]
     return Notes(
-        reasons=[list(pair) for pair in places],
+        reasons=[list(one) for one in places],
         which=which,
         arrival_ms=[one.arrival_ms for one in refused],
         ended_ms=[one.ended_ms for one in refused],
+        **_conversion_notes(refused),
     )
+
+
+def _conversion_notes(refused: Sequence[Refused]) -> dict[str, Any]:
+    # an error object is of one output type, and so of one table: a stream whose table changes begins new buffers
+    table = next((dict(one.reason.table) for one in refused if isinstance(one.reason, Unconverted)), None)
+    return {} if table is None else {"numbers": [one.number for one in refused], "table": table}
 
 
 def render(recipe: Recipe, data: Sequence[bytes], delivery: UUID) -> bytes:
     """Make an object's bytes; the delivery that writes it, and writes it again after a crash, names a ZIP's entry."""
+    if recipe.conversion is not None:
+        return columnar(recipe.conversion, data)
     body = _joined(data, recipe.suffix) if recipe.notes is None else _error_lines(recipe.notes, data)
     match recipe.compression:
         case Compression.UNCOMPRESSED:
@@ -144,16 +167,30 @@ def _joined(data: Sequence[bytes], suffix: bytes) -> bytes:
 
 
 def _error_lines(notes: Notes, data: Sequence[bytes]) -> bytes:
-    lines = []
+    lines: list[bytes] = []
     for raw, which, arrival, ended in zip(data, notes.which, notes.arrival_ms, notes.ended_ms, strict=True):
-        code, message = notes.reasons[which]
+        code, message, attempts, function = (*notes.reasons[which], *_TRIED_ONCE)[:4]
         record = {
-            "attemptsMade": _ATTEMPTS,
+            "attemptsMade": attempts,
             "arrivalTimestamp": arrival,
             "errorCode": code,
             "errorMessage": message,
             "attemptEndingTimestamp": ended,
             "rawData": binascii.b2a_base64(raw, newline=False).decode(),
+            **({} if function is None else {"lambdaArn": function}),
         }
+        if notes.table is not None:
+            record = _unconverted(record, notes, len(lines))
         lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
     return b"".join(lines)
+
+
+def _unconverted(record: dict[str, Any], notes: Notes, at: int) -> dict[str, Any]:
+    # objects of the service have these names; pages of its guide have these and the plain ones
+    renamed = {"errorCode": "lastErrorCode", "errorMessage": "lastErrorMessage"}
+    return {
+        **{renamed.get(name, name): value for name, value in record.items()},
+        "sequenceNumber": str((notes.numbers or [])[at]),
+        "subSequenceNumber": 0,
+        "dataCatalogTable": notes.table,
+    }

@@ -1,7 +1,8 @@
 """Owns S3 prefixes with expressions, and the keys of objects made from them.
 
-`!{timestamp:…}`, `!{firehose:random-string}`, `!{firehose:error-output-type}` and `!{partitionKeyFromQuery:…}` are
-parsed once, when a stream is created; every instance in one key shares the arrival time of the object's oldest record.
+`!{timestamp:…}`, `!{firehose:random-string}`, `!{firehose:error-output-type}`, `!{partitionKeyFromQuery:…}` and
+`!{partitionKeyFromLambda:…}` are parsed once, when a stream is created; every instance in one key shares the arrival
+time of the object's oldest record.
 Source: https://docs.aws.amazon.com/firehose/latest/dev/s3-prefixes.html
 """
 
@@ -20,10 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-__all__ = ["DefaultSuffix", "Part", "Prefix", "PrefixError", "object_key", "parse_prefix", "unsafe_key"]
+__all__ = [
+    "FROM_LAMBDA",
+    "FROM_QUERY",
+    "DefaultSuffix",
+    "Part",
+    "Prefix",
+    "PrefixError",
+    "object_key",
+    "parse_prefix",
+    "unsafe_key",
+]
 
 _RAW_LENGTH, _EVALUATED_LENGTH, _KEY_BYTES = 1024, 512, 1024
-_NAMESPACES = ("timestamp", "firehose", "partitionKeyFromQuery")
+FROM_QUERY, FROM_LAMBDA = "partitionKeyFromQuery", "partitionKeyFromLambda"
+"""Namespaces of partition keys, by what makes them."""
+_NAMESPACES = ("timestamp", "firehose", FROM_QUERY, FROM_LAMBDA)
 _FIREHOSE = ("random-string", "error-output-type")
 _EXPRESSION = re.compile(r"!\{([^}]*)\}")
 _RANDOM_LETTERS = string.ascii_letters + string.digits
@@ -76,24 +89,21 @@ class Prefix:
         """Whether there is any expression."""
         return any(isinstance(part, Part) for part in self.parts)
 
-    @property
-    def partition_keys(self) -> set[str]:
-        """Names of the partition keys that are used."""
-        return {
-            part.value for part in self.parts if isinstance(part, Part) and part.namespace == "partitionKeyFromQuery"
-        }
+    def keys(self, namespace: str) -> set[str]:
+        """Names of the partition keys of a namespace that are used."""
+        return {part.value for part in self.parts if isinstance(part, Part) and part.namespace == namespace}
 
     def evaluate(
         self,
         oldest: datetime,
-        values: Mapping[str, str],
+        values: Mapping[tuple[str, str], str],
         choose: Callable[[str], str],
         error_type: str = "",
     ) -> str:
         """Make the prefix of one object, default suffix included.
 
-        `oldest` is the arrival of the object's oldest record, in the stream's zone; `choose` picks one letter of a
-        string at random.
+        `oldest` is the arrival of the object's oldest record, in the stream's zone; `values` are the partition keys',
+        by namespace and name; `choose` picks one letter of a string at random.
         """
         made = "".join(
             part if isinstance(part, str) else _evaluate(part, oldest, values, choose, error_type)
@@ -130,10 +140,6 @@ def _part(expression: str, text: str) -> Part:
     namespace, colon, value = expression.partition(":")
     if not colon or not value:
         raise PrefixError(f"prefix {text!r}: '!{{{expression}}}' is not !{{namespace:value}}")
-    if namespace == "partitionKeyFromLambda":
-        raise PrefixError(
-            f"prefix {text!r}: partitionKeyFromLambda needs a Lambda processor, which this server doesn't support"
-        )
     if namespace not in _NAMESPACES:
         raise PrefixError(f"prefix {text!r}: namespace: {known_values(namespace, _NAMESPACES)}")
     if namespace == "timestamp":
@@ -147,12 +153,12 @@ def _part(expression: str, text: str) -> Part:
 
 
 def _evaluate(
-    part: Part, oldest: datetime, values: Mapping[str, str], choose: Callable[[str], str], error_type: str
+    part: Part, oldest: datetime, values: Mapping[tuple[str, str], str], choose: Callable[[str], str], error_type: str
 ) -> str:
     if part.pattern is not None:
         return part.pattern.format(oldest)
-    if part.namespace == "partitionKeyFromQuery":
-        return values[part.value]
+    if part.namespace in {FROM_QUERY, FROM_LAMBDA}:
+        return values[part.namespace, part.value]
     if part.value == "error-output-type":
         return error_type
     return "".join(choose(_RANDOM_LETTERS) for _ in range(_RANDOM_LENGTH))

@@ -1,19 +1,19 @@
 """Owns the road of records from the log to the buffers: a chain of steps over chunks of records.
 
 A chunk is what one put brought, as parallel lists, so that a step costs little a record. A step takes a chunk and
-returns what goes on; what it refuses it hands over as `Refused`, with the reason. Steps that aren't there yet
-(de-aggregation, decompression, Lambda) are more of the same: each has its place in `ORDER`.
+returns what goes on; what it refuses it hands over as `Refused`, with the reason. Processors that make other records
+(decompression, de-aggregation, Lambda) come before, in `making`: what they made is logged first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["ORDER", "AppendDelimiter", "Chain", "Chunk", "Reason", "Refused", "Step"]
+__all__ = ["BROKEN", "NO_KEY", "ORDER", "AppendDelimiter", "Chain", "Chunk", "LambdaKeys", "Reason", "Refused", "Step"]
 
 ORDER = (
     *("Decompression", "CloudWatchLogProcessing", "RecordDeAggregation"),
@@ -30,6 +30,24 @@ class Reason:
     """What `!{firehose:error-output-type}` becomes."""
     code: str
     message: str
+    attempts: int = 1
+    """How often it was tried."""
+    lambda_arn: str | None = None
+    """The function that it was given to."""
+
+    def telling(self, error: BaseException) -> Reason:
+        """The same, with the fault that it was."""
+        return replace(self, message=f"{self.message}: {error!r}")
+
+
+NO_KEY = Reason(
+    "processing-failed",
+    "DynamicPartitioning.MetadataExtractionFailed",
+    "partitionKeys values must not be null or empty",
+)
+"""Of a record that lacks a partition key. No source says which error-output-type it has; here it is the processors'."""
+BROKEN = Reason("processing-failed", "InternalFailure", "The record made the server's own processing fail")
+"""Of a record by which the server itself failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +73,35 @@ class Chunk:
     arrival_ms: int
     keys: list[tuple[str, ...]] | None = None
     """Values of the partition keys, in the order of the stream's keys; None without dynamic partitioning."""
+    lambda_keys: list[dict[str, str]] | None = None
+    """Partition keys that a Lambda function gave; None where it gave none."""
     suffix: bytes = b""
     """What goes behind each record in the object."""
     refused: list[Refused] = field(default_factory=list)
+
+    def without(self, reasons: Mapping[int, Reason], now_ms: int) -> Chunk:
+        """What is left when records are refused.
+
+        Args:
+            reasons: why, by place in `data`.
+            now_ms: when they were.
+        """
+        if not reasons:
+            return self
+        refused = [
+            Refused(self.numbers[at], self.data[at], self.arrival_ms, now_ms, reason)
+            for at, reason in sorted(reasons.items())
+        ]
+        kept = [at for at in range(len(self.data)) if at not in reasons]
+        return Chunk(
+            data=[self.data[at] for at in kept],
+            numbers=[self.numbers[at] for at in kept],
+            arrival_ms=self.arrival_ms,
+            keys=None if self.keys is None else [self.keys[at] for at in kept],
+            lambda_keys=None if self.lambda_keys is None else [self.lambda_keys[at] for at in kept],
+            suffix=self.suffix,
+            refused=[*self.refused, *refused],
+        )
 
 
 class Step(Protocol):
@@ -78,6 +122,19 @@ class AppendDelimiter:
         """Note the delimiter; it is written when the object is put together."""
         chunk.suffix += self.delimiter
         return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaKeys:
+    """Takes the partition keys that a Lambda function gave; a record that lacks one is refused."""
+
+    names: tuple[str, ...]
+
+    def apply(self, chunk: Chunk, now_ms: int) -> Chunk:
+        """Note each record's keys, before those of others."""
+        given: Sequence[Mapping[str, str]] = chunk.lambda_keys or [{}] * len(chunk.data)
+        chunk.keys = [tuple(keys.get(name, "") for name in self.names) for keys in given]
+        return chunk.without({at: NO_KEY for at, keys in enumerate(chunk.keys) if not all(keys)}, now_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from firehose.comparison import compare, differences
-from firehose.definition import create_request, role_policy, trust_policy
+from firehose.definition import LOG_STREAM, create_request, log_group, role_policy, trust_policy
+from firehose.validation import path_text
 from lake.clients import error_code
 from lake.errors import FindingError, TransientError
 from lake.provision import Change, key_arn
@@ -38,7 +39,7 @@ def provision_streams(lake: Lake, cloud: Cloud) -> Iterator[Change]:
         arn = key_arn(lake, cloud, stream.owner)
         if arn is None:
             raise FindingError(f"stream {stream.name}: the key of {stream.owner} isn't there; run `lakehose apply`")
-        yield _log_group(cloud, f"/aws/kinesisfirehose/{stream.name}")
+        yield _log_group(cloud, log_group(stream.name))
         yield _role(lake, cloud, stream, arn)
         yield _stream(cloud, stream, arn)
 
@@ -74,7 +75,7 @@ def _log_group(cloud: Cloud, name: str) -> Change:
         if error_code(error) != "ResourceAlreadyExistsException":
             raise
         return Change.made("log group", name, created=False)
-    cloud.logs.create_log_stream(logGroupName=name, logStreamName="DestinationDelivery")
+    cloud.logs.create_log_stream(logGroupName=name, logStreamName=LOG_STREAM)
     cloud.logs.put_retention_policy(logGroupName=name, retentionInDays=30)
     return Change.made("log group", name, created=True)
 
@@ -131,7 +132,7 @@ def _update(cloud: Cloud, stream: Stream, wanted: dict[str, Any], found: Any) ->
     description = found["DeliveryStreamDescription"]
     fixed = [one for one in compare(wanted, description) if one.fixed and one.ours is not None]
     if fixed:
-        told = "; ".join(f"{'.'.join(map(str, one.where[1:] or one.where))}: {one.fixed}" for one in fixed)
+        told = "; ".join(f"{path_text(one.where[1:] or one.where)}: {one.fixed}" for one in fixed)
         raise FindingError(
             f"stream {stream.name}: what runs differs from the declaration in what can't be changed: {told}; "
             f"delete the stream and apply again, or declare what runs"

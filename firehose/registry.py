@@ -9,7 +9,10 @@ from uuid import UUID
 
 import orjson
 
-from firehose.streams import DeliveryStream, parse_destination
+from firehose.conversion import TableSchema
+from firehose.conversion_config import converts
+from firehose.converted import destination_of
+from firehose.streams import DeliveryStream, requested_destination
 from firehose.wal import sync_folder
 from lake.aws_json import ServiceError
 from lake.errors import EnvironmentProblemError
@@ -33,8 +36,10 @@ class DataFolder:
             EnvironmentProblemError: it can't be written, or another server has it.
         """
         self.path = path
+        self.log = path / "log"
+        """Where the log's segments are; of one process's, where there are several."""
         try:
-            (path / "log").mkdir(parents=True, exist_ok=True)
+            self.log.mkdir(parents=True, exist_ok=True)
             self._lock: BufferedRandom = (path / "lock").open("a+b")
         except OSError as error:
             raise EnvironmentProblemError(f"--data-dir {path}: can't be written: {error.strerror}") from None
@@ -50,11 +55,6 @@ class DataFolder:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()).encode())
         self._lock.flush()
-
-    @property
-    def log(self) -> Path:
-        """Where the log's segments are."""
-        return self.path / "log"
 
     def release(self) -> None:
         """Let go of the folder."""
@@ -123,26 +123,54 @@ class Registry:
         self._folder.write("quotas.json", {"dynamic_partitions": value})
         self._partitions = value
 
+    def reload(self) -> list[tuple[DeliveryStream | None, DeliveryStream | None]]:
+        """Read again what another process wrote; returns each stream that changed, as it was and as it is.
+
+        Raises:
+            EnvironmentProblemError: a file is damaged.
+        """
+        found: dict[str, DeliveryStream] = {}
+        for one in self._folder.read("streams.json") or []:
+            there = self._streams.get(one.get("name"))
+            # a definition takes a while to parse, and few change at once
+            same = there is not None and orjson.loads(orjson.dumps(_written(there))) == one
+            stream = there if same and there is not None else _stream(one, self._folder.path / "streams.json")
+            found[stream.name] = stream
+        self._partitions = (self._folder.read("quotas.json") or {}).get("dynamic_partitions", DEFAULT_PARTITIONS)
+        before, self._streams = self._streams, found
+        names = [name for name in {**before, **found} if before.get(name) is not found.get(name)]
+        return [(before.get(name), found.get(name)) for name in names]
+
     def _write(self, streams: dict[str, DeliveryStream]) -> None:
-        made = [
-            {
-                "name": stream.name,
-                "identity": stream.identity.hex,
-                "arn": stream.arn,
-                "version": stream.version,
-                "created": stream.created,
-                "updated": stream.updated,
-                "tags": stream.tags,
-                "request": stream.request,
-            }
-            for stream in streams.values()
-        ]
-        self._folder.write("streams.json", made)
+        self._folder.write("streams.json", [_written(stream) for stream in streams.values()])
         self._streams = streams
+
+
+def _written(stream: DeliveryStream) -> dict[str, Any]:
+    return {
+        "name": stream.name,
+        "identity": stream.identity.hex,
+        "arn": stream.arn,
+        "version": stream.version,
+        "created": stream.created,
+        "updated": stream.updated,
+        "tags": stream.tags,
+        "request": stream.request,
+        "schema": None if stream.schema is None else stream.schema.to_dict(),
+    }
+
+
+def _schema(one: dict[str, Any]) -> TableSchema | None:
+    if one.get("schema"):
+        return TableSchema.from_dict(one["schema"])
+    if converts(requested_destination(one["request"])):
+        raise ValueError("it converts, and the schema that it converts by is missing")
+    return None
 
 
 def _stream(one: dict[str, Any], path: Path) -> DeliveryStream:
     try:
+        schema = _schema(one)
         return DeliveryStream(
             name=one["name"],
             identity=UUID(one["identity"]),
@@ -153,7 +181,8 @@ def _stream(one: dict[str, Any], path: Path) -> DeliveryStream:
             updated=one.get("updated"),
             tags=one.get("tags", {}),
             request=one["request"],
-            destination=parse_destination(one["request"]),
+            destination=destination_of(one["request"], schema),
+            schema=schema,
         )
     except (ServiceError, KeyError, ValueError) as error:
         raise EnvironmentProblemError(f"{path}: the definition of {one.get('name')!r} can't be used: {error}") from None

@@ -18,10 +18,12 @@ from botocore.exceptions import ClientError
 from firehose.comparison import Difference, compare
 from firehose.definition import create_request
 from firehose.definition_file import Definition, read_definitions
-from firehose.diagnosis import Finding, Kind, diagnose, path_text
+from firehose.diagnosis import Finding, Kind, diagnose
 from firehose.explain import Landing, explain
 from firehose.registry import DEFAULT_PARTITIONS
 from firehose.stream_report import tell_differences, tell_findings, tell_landings
+from firehose.transform_commands import pack_transform_command
+from firehose.validation import path_text
 from lake.clients import Cloud, error_code
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.errors import TerminalError, known_values
@@ -143,6 +145,9 @@ def explain_command(
         )
     else:
         _say(line for one, landings in found for line in tell_landings(one, landings, events))
+
+
+streams.command("pack-transform")(pack_transform_command)
 
 
 def _definitions(

@@ -6,7 +6,8 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from firehose.diagnosis import Kind, path_text
+from firehose.diagnosis import Kind
+from firehose.validation import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,6 +69,10 @@ def tell_landings(definition: Definition, landings: Sequence[Landing], events: S
     yield f"{definition.name} ({definition.source})"
     for one in landings:
         yield f"  event {one.event + 1}: {_short(events[one.event].decode('utf-8', 'replace'))}"
+        if one.record is not None:
+            yield f"    record  {_short(one.record.decode('utf-8', 'replace'))}"
+        if one.function is not None:
+            yield f"    through {one.function}, taken to change nothing, with <name> for the keys that it gives"
         if one.reason is not None:
             yield f"    refused {one.reason.output_type}: {one.reason.code}: {one.reason.message}"
         elif one.keys:

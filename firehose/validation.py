@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from botocore.model import ServiceModel
 
-__all__ = ["Violation", "service_model", "validate", "violations"]
+__all__ = ["Violation", "Where", "input_shape", "path_text", "service_model", "validate", "violations"]
+
+Where = tuple[str | int, ...]
+"""A member, from the request down, as requests name it; places in lists are from 0."""
 
 _NUMBERS = {"integer", "long", "float", "double", "timestamp"}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -50,8 +53,7 @@ def service_model(service: str) -> ServiceModel:
 class Violation:
     """A constraint of the model that a request doesn't meet."""
 
-    where: tuple[str | int, ...]
-    """The member, from the request down, as requests name it; places in lists are from 0."""
+    where: Where
     path: str
     """The same as AWS writes it, as in `tags.1.member.key`."""
     given: Any
@@ -62,15 +64,19 @@ class Violation:
 
     def __str__(self) -> str:
         """Say it in AWS's words."""
+        try:
+            given = repr(self.given) if self.mistyped else f"'{self.given}'"
+        except RecursionError:
+            given = "what is nested too deep to be shown"
         if self.mistyped:
-            return f"{self.path or 'the request'}: got {self.given!r}, {self.needed}"
-        given = "null" if self.given is None else f"'{self.given}'"
+            return f"{self.path or 'the request'}: got {given}, {self.needed}"
+        given = "null" if self.given is None else given
         return f"Value {given} at '{self.path}' failed to satisfy constraint: {self.needed}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    where: tuple[str | int, ...] = ()
+    where: Where = ()
     path: str = ""
 
     def member(self, name: str) -> _Place:
@@ -107,8 +113,27 @@ def validate(service: str, operation: str, request: dict[str, Any]) -> None:
 
 def violations(service: str, operation: str, request: dict[str, Any]) -> list[Violation]:
     """List every constraint of the operation's input shape that a request, parsed from JSON, doesn't meet."""
+    return list(_violations(input_shape(service, operation), request, _Place()))
+
+
+def input_shape(service: str, operation: str) -> StructureShape:
+    """Shape of an operation's request, as botocore's model has it."""
     shape = service_model(service).operation_model(operation).input_shape
-    return [] if shape is None else list(_violations(shape, request, _Place()))
+    if shape is None:  # none of the services here has such an operation
+        raise LookupError(f"{service}: {operation} takes nothing")
+    return shape
+
+
+def path_text(where: Where) -> str:
+    """Write a place as a path: `Tags[0].Key`.
+
+    >>> path_text(("Tags", 0, "Key"))
+    'Tags[0].Key'
+    """
+    made = ""
+    for step in where:
+        made += f"[{step}]" if isinstance(step, int) else f".{step}" if made else str(step)
+    return made
 
 
 def _violations(shape: Shape, value: Any, place: _Place) -> Iterator[Violation]:
@@ -146,8 +171,9 @@ def _members(shape: StructureShape, value: dict[str, Any], place: _Place) -> Ite
 def _text(shape: Shape, value: str, place: _Place) -> Iterator[Violation]:
     if shape.enum and value not in shape.enum:  # type: ignore[attr-defined]  # set by StringShape
         yield place.unmet(value, f"satisfy enum value set: [{', '.join(shape.enum)}]")  # type: ignore[attr-defined]
-    pattern = shape.metadata.get("pattern")
-    if pattern and not _pattern(pattern).fullmatch(value):
+    pattern, most = shape.metadata.get("pattern"), shape.metadata.get("max")
+    # some of the model's patterns take quadratic time
+    if pattern and (most is None or len(value) <= most) and not _pattern(pattern).fullmatch(value):
         yield place.unmet(value, f"satisfy regular expression pattern: {pattern}")
     yield from _length(shape, value, place)
 

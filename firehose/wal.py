@@ -23,6 +23,7 @@ __all__ = ["Disk", "Entry", "Log", "OsDisk", "segment_name", "sync_folder"]
 
 _RESERVED = 16
 """One part in so many of a segment is kept for intents and completions."""
+_RECORDS = (Kind.PUT, Kind.MADE, Kind.CARRIED)
 _MAX_PARTS = 512
 """Buffers a write; the system takes 1,024."""
 
@@ -191,7 +192,7 @@ class Log:
     def _fits(self, entry: Entry, size: int, room: int) -> bool:
         if self._current is None:
             return False
-        kept = self._current.size // _RESERVED if entry.kind is Kind.PUT else 0
+        kept = self._current.size // _RESERVED if entry.kind in _RECORDS else 0
         return size <= room - kept
 
     def _commit(self, group: list[Entry]) -> list[int | OSError]:

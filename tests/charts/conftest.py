@@ -224,8 +224,17 @@ def knowing_server(api_server, charts_folder):
     ]
     for path in paths:
         api_server.kubectl("apply", "--server-side", "-f", str(path))
-    api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
-    return api_server
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            api_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
+        except subprocess.CalledProcessError:
+            # at once, where a kind has no conditions yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return api_server
 
 
 @pytest.fixture(scope="session")

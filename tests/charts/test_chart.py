@@ -7,9 +7,11 @@ import subprocess
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from charts.package import dependencies
 from charts.values import chart_values
+from firehose.commands import app
 from k8s.render import manifests
 from lake.declaration import read_lake
 from lake.kubernetes import product_version
@@ -20,6 +22,13 @@ EVERYTHING = {
     "firehose": {
         "replicas": 3,
         "s3Endpoint": "http://10.0.0.1:4566",
+        "lambdaEndpoint": "aws",
+        "glueEndpoint": "http://10.0.0.2:4566",
+        "cloudwatchEndpoint": "aws",
+        "cloudwatchNamespace": "Lakehose",
+        "processes": 2,
+        "maxLogGib": 15.5,
+        "quotas": "eu-central-1,records=1000",
         "credentialsSecret": "aws",
         "storage": {"storageClassName": "", "selectorLabels": {"disk": "fast"}, "size": "1Ti"},
         "allowFrom": [{"namespaceSelector": {"matchLabels": {"team": "mobile"}}}],
@@ -154,6 +163,24 @@ def test_one_claim_for_several_shards_is_refused(template):
     assert "one claim can't serve several replicas" in done.stderr
 
 
+def options_of(objects):
+    """What the server makes of the pod's command, by its own parser."""
+    (container,) = one_of(objects, "StatefulSet", "firehose")["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python3", "-m", "firehose", "serve"]
+    return get_command(app).commands["serve"].make_context("serve", container["args"]).params
+
+
+def test_the_server_understands_how_it_is_started(template):
+    plain = options_of(template())
+    assert (plain["processes"], plain["max_log_gib"], plain["quotas"]) == (1, None, None)
+    assert (plain["s3_endpoint"], plain["lambda_endpoint"], plain["cloudwatch_endpoint"]) == (None, None, None)
+    told = options_of(template({"firehose": EVERYTHING["firehose"]}))
+    assert (told["s3_endpoint"], told["lambda_endpoint"]) == ("http://10.0.0.1:4566", "aws")
+    assert (told["glue_endpoint"], told["cloudwatch_endpoint"]) == ("http://10.0.0.2:4566", "aws")
+    assert told["cloudwatch_namespace"] == "Lakehose"
+    assert (told["processes"], told["max_log_gib"], told["quotas"]) == (2, 15.5, "eu-central-1,records=1000")
+
+
 def test_there_is_time_to_drain_before_the_pod_is_killed(template):
     pod = one_of(template({"firehose": {"drainSeconds": 45}}), "StatefulSet", "firehose")["spec"]["template"]["spec"]
     hook = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
@@ -186,6 +213,10 @@ def test_a_history_server_without_logs_is_refused(template):
         ({"firehose": {"storage": {"sizes": "1Gi"}}}, "at '/firehose/storage': additional properties 'sizes'"),
         ({"firehose": {"storage": {"size": "much"}}}, "at '/firehose/storage/size'"),
         ({"firehose": {"resources": {"request": {}}}}, "at '/firehose/resources': additional properties 'request'"),
+        ({"firehose": {"processes": 0}}, "at '/firehose/processes': minimum: got 0, want 1"),
+        ({"firehose": {"maxLogGib": 0}}, "at '/firehose/maxLogGib'"),
+        ({"firehose": {"glueEndpoint": "azure"}}, "at '/firehose/glueEndpoint'"),
+        ({"firehose": {"quotas": "us-east-1,speed=1"}}, "at '/firehose/quotas'"),
         ({"firehose": {"pullPolicy": "Sometimes"}}, "at '/firehose/pullPolicy'"),
         ({"firehose": {"allowFrom": [{"podSelektor": {}}]}}, "at '/firehose/allowFrom/0'"),
         ({"historyServer": {"logDirectory": "/var/logs"}}, "at '/historyServer/logDirectory'"),

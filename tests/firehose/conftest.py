@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -65,7 +66,7 @@ class Server:
             line = self.said.get(timeout=WAIT)
         except queue.Empty:
             raise AssertionError(f"not ready: {self.errors}") from None
-        self.port = int(line.split("http://127.0.0.1:")[1].split(",")[0])
+        self.port = int(line.split("://127.0.0.1:")[1].split(",")[0])
         return self
 
     @property
@@ -250,3 +251,51 @@ def wait_for():
         return found
 
     return wait
+
+
+class KillingProxy:
+    """Stands before S3; when armed, it lets one object through and kills the server before that learns of it."""
+
+    def __init__(self, target: str) -> None:
+        self.victim = None
+        self.written = []
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                proxy.written.append((self.path, body))
+                with urllib.request.urlopen(
+                    urllib.request.Request(target + self.path, body, headers, method="PUT")
+                ) as answer:
+                    status = answer.status
+                if proxy.victim is not None:
+                    proxy.victim.kill()
+                    proxy.victim = None
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def proxy(s3_url):
+    made = KillingProxy(s3_url)
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def three(servers):
+    return servers("--processes", "3")

@@ -33,6 +33,15 @@ def test_defaults_that_nobody_declared_are_no_difference():
     assert found({"Prefix": "raw/", "S3BackupMode": None}, described(Prefix="raw/")) == []
 
 
+@pytest.mark.parametrize(("converting", "size"), [(False, 5), (True, 128)])
+def test_the_default_of_hints_is_that_of_what_the_stream_does(converting, size):
+    conversion = {"DataFormatConversionConfiguration": {"Enabled": converting}}
+    for given in (5, 128):
+        hints = {"SizeInMBs": given, "IntervalInSeconds": 300}
+        theirs = described(**conversion, BufferingHints=hints)
+        assert (found(conversion, theirs) == []) == (given == size)
+
+
 def test_a_member_that_only_the_stream_has_is_a_difference():
     processing = {"Enabled": True, "Processors": []}
     assert found({}, described(ProcessingConfiguration=processing)) == [

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 import time
 from uuid import uuid4
 
+import pytest
+
 from firehose.buffers import Buffers
 from firehose.delivery import S3UnavailableError
-from firehose.engine import Engine
+from firehose.engine import Engine, Limits
 from firehose.registry import DataFolder, Registry
 from firehose.streams import DeliveryStream, parse_destination
+from lake.aws_json import ServiceError
 
 
 class HeldWriter:
@@ -29,28 +33,34 @@ class HeldWriter:
         self.objects.append((key, body))
 
 
-def stream(name):
+def processor(kind, **parameters):
+    given = [{"ParameterName": name, "ParameterValue": value} for name, value in parameters.items()]
+    return {"Type": kind, "Parameters": given}
+
+
+def stream(name, bucket="lake", *processors):
     request = {
         "ExtendedS3DestinationConfiguration": {
             "RoleARN": "arn:aws:iam::000000000000:role/r",
-            "BucketARN": "arn:aws:s3:::lake",
+            "BucketARN": f"arn:aws:s3:::{bucket}",
             "BufferingHints": {"SizeInMBs": 1, "IntervalInSeconds": 900},
+            **({"ProcessingConfiguration": {"Enabled": True, "Processors": list(processors)}} if processors else {}),
         }
     }
     return DeliveryStream(name, uuid4(), f"arn/{name}", 1, 0.0, request, parse_destination(request))
 
 
-def run(folder, work):
+def run(folder, work, *, writer=None, buckets=None, limits=None):
     """Run work against an engine; returns the faults that ended its tasks."""
+    writer, buckets = writer or HeldWriter(), buckets or {}
 
     async def main():
         data = DataFolder(folder)
         registry = Registry(data)
         for name in ("a", "b"):
             if registry.get(name) is None:
-                registry.put(stream(name))
-        writer = HeldWriter()
-        engine = Engine(data, registry, writer, time.time)
+                registry.put(stream(name, buckets.get(name, "lake")))
+        engine = Engine(data, registry, writer, time.time, limits)
         faults = []
         engine.start(faults.append)
         try:
@@ -159,3 +169,80 @@ def test_a_fault_in_the_work_behind_the_puts_is_told(tmp_path):
         await asyncio.sleep(0.6)
 
     assert [type(fault) for fault in run(tmp_path, work)] == [ZeroDivisionError]
+
+
+class PickyWriter(HeldWriter):
+    """Takes nothing for a bucket that isn't there."""
+
+    def write(self, bucket, key, body, compression, kms_key):
+        if bucket == "gone":
+            raise S3UnavailableError(f"s3://{bucket}: no such bucket")
+        super().write(bucket, key, body, compression, kms_key)
+
+
+def test_a_stream_that_can_not_be_delivered_does_not_keep_the_others_log(tmp_path):
+    async def work(engine, writer):
+        writer.may.set()
+        await engine.put("a", [b"kept"])
+        flushing = asyncio.create_task(engine.flush("a"))
+        for _ in range(20):
+            await engine.put("b", [b"x" * 1_000_000])
+            await engine.flush("b")
+        for _ in range(200):  # it is looked at each second
+            await asyncio.sleep(0.1)
+            if engine.status()["logBytes"] <= 5 << 20:
+                break
+        assert engine.status()["logBytes"] <= 5 << 20
+        assert (engine.status()["streams"]["a"]["pendingRecords"], len(writer.objects)) == (1, 20)
+        flushing.cancel()
+
+    async def again(engine, writer):
+        writer.may.set()
+        await engine.flush()
+        assert [body for _, body in writer.objects] == [b"kept"]
+        assert engine.status()["pendingRecords"] == 0
+
+    limits = Limits(segment_bytes=1 << 20)
+    assert run(tmp_path, work, writer=PickyWriter(), buckets={"a": "gone"}, limits=limits) == []
+    assert run(tmp_path, again, limits=limits) == []
+
+
+def test_what_was_unpacked_for_a_function_counts_until_the_function_has_answered(tmp_path):
+    """Packed records are a few bytes: a slow function must not let them pile up unpacked."""
+    function = "arn:aws:lambda:us-east-1:123456789012:function:f"
+    kinds = (processor("Decompression", CompressionFormat="GZIP"), processor("Lambda", LambdaArn=function))
+    may, asked = threading.Event(), threading.Event()
+
+    def invoker(_, __, records):
+        asked.set()
+        assert may.wait(30)
+        return records, []
+
+    async def main():
+        data = DataFolder(tmp_path)
+        registry = Registry(data)
+        registry.put(stream("a", "lake", *kinds))
+        limits = Limits(pending_bytes=5_000_000)
+        engine = Engine(data, registry, HeldWriter(), time.time, limits, invoker=invoker)
+        faults = []
+        engine.start(faults.append)
+        packed = gzip.compress(b'{"a":"' + b"x" * 6_000_000 + b'"}')
+        try:
+            await engine.put("a", [packed])
+            assert await asyncio.to_thread(asked.wait, 30)
+            assert engine.status()["pendingBytes"] > 6_000_000
+            with pytest.raises(ServiceError, match="Slow down"):
+                await engine.put("a", [packed])
+            making = list(engine.streams["a"].making)
+            may.set()
+            await asyncio.gather(*making)
+            # what was made is in a buffer, and counts as records do
+            assert engine.status()["pendingBytes"] == 6_000_008
+        finally:
+            may.set()
+            engine._uploads._writer.may.set()
+            await engine.stop()
+            data.release()
+        assert faults == []
+
+    asyncio.run(main())

@@ -67,6 +67,27 @@ def test_a_partition_above_the_quota_is_refused(offline_bucket, event):
     assert [one.reason and one.reason.output_type for one in landings] == [None, None, "activePartitionExceeded", None]
 
 
+def test_what_processors_make_of_an_event_is_told_one_by_one_and_a_function_is_named(offline_bucket):
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+    processors = [
+        {"Type": "RecordDeAggregation", "Parameters": [{"ParameterName": "SubRecordType", "ParameterValue": "JSON"}]},
+        {"Type": "Lambda", "Parameters": [{"ParameterName": "LambdaArn", "ParameterValue": arn}]},
+    ]
+    destination = offline_bucket.plain(
+        Prefix="k=!{partitionKeyFromLambda:kind}/",
+        ErrorOutputPrefix="e/!{firehose:error-output-type}/",
+        DynamicPartitioningConfiguration={"Enabled": True},
+        ProcessingConfiguration={"Enabled": True, "Processors": processors},
+    )
+    landings = told(of(destination), [b'{"a":1}{"b":2}', b'{"c":3}', b"[4]"])
+    assert [(one.event, one.record, one.prefix) for one in landings] == [
+        *((0, b'{"a":1}', "k=<kind>/"), (0, b'{"b":2}', "k=<kind>/"), (1, None, "k=<kind>/")),
+        (2, None, "e/processing-failed/"),
+    ]
+    assert [one.function for one in landings] == [arn, arn, arn, None]
+    assert landings[0].to_dict()["record"] == '{"a":1}'
+
+
 def test_a_definition_that_makes_no_sense_is_refused(offline_bucket, event):
     with pytest.raises(ServiceError, match="needs a MetadataExtraction processor"):
         told(of(offline_bucket.partitioned(ProcessingConfiguration=None)), [event(1)])

@@ -70,6 +70,10 @@ def test_a_query_that_is_more_than_paths_is_not_plain(query):
         ("{input: .env, env}", []),
         ('{a: "input"}', []),
         ("{a: .input} # input", []),
+        ("{a: (.x, env, .y)}", ["env"]),
+        ("{a: [.x, input, .y]}", ["input"]),
+        ("{a: [{b: .x, env}, halt, 1]}", ["halt"]),
+        ("{a: .x, env, input: 1}", []),
     ],
 )
 def test_words_that_jq_16_lacks_or_that_reach_outside_are_found(query, words):

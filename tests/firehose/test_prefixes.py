@@ -40,7 +40,9 @@ def test_each_random_string_is_fresh():
 
 
 def test_partition_keys_are_put_in():
-    assert evaluate("t=!{partitionKeyFromQuery:tenant}/", {"tenant": "ewr"}) == "t=ewr/"
+    values = {("partitionKeyFromQuery", "tenant"): "ewr", ("partitionKeyFromLambda", "tenant"): "jfk"}
+    prefix = "t=!{partitionKeyFromQuery:tenant}/f=!{partitionKeyFromLambda:tenant}/"
+    assert evaluate(prefix, values) == "t=ewr/f=jfk/"
 
 
 def test_the_kind_of_error_is_put_in():
@@ -68,7 +70,6 @@ def test_a_zone_moves_the_time():
         ("!{time:yyyy}", "did you mean 'timestamp'"),
         ("!{firehose:random}", "did you mean 'random-string'"),
         ("!{timestamp:yyyy/bb}", "unknown letter 'b'"),
-        ("!{partitionKeyFromLambda:x}", "needs a Lambda processor"),
     ],
 )
 def test_a_prefix_that_makes_no_sense_is_refused(text, said):
@@ -77,7 +78,8 @@ def test_a_prefix_that_makes_no_sense_is_refused(text, said):
 
 
 def test_the_partition_keys_of_a_prefix_are_known():
-    assert parse_prefix("!{partitionKeyFromQuery:b}/!{partitionKeyFromQuery:a}").partition_keys == {"a", "b"}
+    prefix = parse_prefix("!{partitionKeyFromQuery:b}/!{partitionKeyFromQuery:a}/!{partitionKeyFromLambda:a}")
+    assert (prefix.keys("partitionKeyFromQuery"), prefix.keys("partitionKeyFromLambda")) == ({"a", "b"}, {"a"})
 
 
 def test_an_object_is_named_after_stream_version_time_and_id():

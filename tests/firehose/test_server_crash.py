@@ -7,9 +7,7 @@ import resource
 import threading
 import zipfile
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from urllib.request import Request, urlopen
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -90,47 +88,6 @@ def flush_quietly(server):
         return
 
 
-class KillingProxy:
-    """Stands before S3; when armed, it lets one object through and kills the server before that learns of it."""
-
-    def __init__(self, target):
-        self.victim = None
-        self.keys = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_PUT(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-                proxy.keys.append((self.path, body))
-                with urlopen(Request(target + self.path, body, headers, method="PUT")) as answer:
-                    status = answer.status
-                if proxy.victim is not None:
-                    proxy.victim.kill()
-                    proxy.victim = None
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def proxy(s3_url):
-    made = KillingProxy(s3_url)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
 @pytest.mark.parametrize("compression", READERS)
 def test_an_object_written_just_before_a_crash_is_written_again_under_its_key_with_its_bytes(
     servers, bucket, proxy, event, compression
@@ -148,9 +105,9 @@ def test_an_object_written_just_before_a_crash_is_written_again_under_its_key_wi
     server.flush()
 
     assert len(bucket.objects()) == 2
-    written = Counter(path for path, _ in proxy.keys)
+    written = Counter(path for path, _ in proxy.written)
     assert max(written.values()) == 2
-    assert len({(path, body) for path, body in proxy.keys}) == 2
+    assert len({(path, body) for path, body in proxy.written}) == 2
     (key,) = bucket.objects("processed/")
     assert READERS[compression](bucket.body(key)).splitlines() == [event(1), event(2), event(3)]
 

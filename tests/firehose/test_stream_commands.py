@@ -212,7 +212,13 @@ def test_letters_of_a_time_that_mean_something_else_are_told(streams, write, off
 
 
 def test_what_only_the_server_here_lacks_is_no_error(streams, write, destination):
-    run = streams("validate", write("s.json", of({**destination, "S3BackupMode": "Enabled"})))
+    source = {"MSKSourceConfiguration": {"MSKClusterARN": "arn:aws:kafka:us-east-1:000000000000:cluster/c/1-1"}}
+    connected = {
+        "TopicName": "t",
+        "AuthenticationConfiguration": {"RoleARN": "arn:aws:iam::000000000000:role/r", "Connectivity": "PRIVATE"},
+    }
+    source["MSKSourceConfiguration"] |= connected
+    run = streams("validate", write("s.json", {**of(destination), **source}))
     assert run.returncode == 0
     assert run.stdout.startswith("clicks (s.json): valid, 1 limit of the server here\n")
 

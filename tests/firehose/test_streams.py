@@ -16,6 +16,10 @@ EXTRACT = [
 ]
 
 
+def backed_up(**members):
+    return {"S3BackupMode": "Enabled", "S3BackupConfiguration": {"BucketARN": "arn:aws:s3:::kept", **members}}
+
+
 def processing(*processors, enabled=True):
     return {"Enabled": enabled, "Processors": list(processors)}
 
@@ -63,7 +67,7 @@ def test_a_file_extension_replaces_that_of_the_compression():
 
 
 def test_partition_keys_are_those_of_the_query():
-    assert parse_partitioned().keys == ("tenant",)
+    assert parse_partitioned().keys == (("partitionKeyFromQuery", "tenant"),)
 
 
 def test_the_older_destination_is_taken_too():
@@ -87,16 +91,25 @@ def test_processors_that_are_not_enabled_do_nothing():
     ("members", "said"),
     [
         ({"BufferingHints": {"SizeInMBs": 5}}, "both, or neither"),
-        ({"S3BackupMode": "Enabled"}, "S3BackupMode: got Enabled"),
-        ({"DataFormatConversionConfiguration": {}}, "doesn't support format conversion"),
+        ({"S3BackupMode": "Enabled"}, "S3BackupConfiguration is needed when S3BackupMode is Enabled"),
+        (
+            backed_up(Prefix="!{timestamp:yyyy}/"),
+            "ErrorOutputPrefix is needed when Prefix contains expressions",
+        ),
+        (
+            backed_up(Prefix="!{partitionKeyFromQuery:a}/", ErrorOutputPrefix="!{firehose:error-output-type}/"),
+            "partitionKeyFromQuery: the backup has no partition keys",
+        ),
+        (backed_up(BufferingHints={"SizeInMBs": 5}), "both, or neither"),
+        ({"DataFormatConversionConfiguration": {}}, "InputFormatConfiguration must not be null"),
         ({"Prefix": "!{firehose:error-output-type}/"}, "only allowed in ErrorOutputPrefix"),
         ({"Prefix": "!{timestamp:yyyy}/"}, "ErrorOutputPrefix is needed when Prefix contains expressions"),
         ({"ErrorOutputPrefix": "!{timestamp:yyyy}/"}, "needs !{firehose:error-output-type}"),
         ({"Prefix": "!{partitionKeyFromQuery:a}", "ErrorOutputPrefix": "e/"}, "needs DynamicPartitioningConfiguration"),
         ({"ProcessingConfiguration": processing(EXTRACTION)}, "needs DynamicPartitioningConfiguration"),
         (
-            {"ProcessingConfiguration": processing({"Type": "RecordDeAggregation"})},
-            "got RecordDeAggregation, this server supports: MetadataExtraction, AppendDelimiterToRecord",
+            {"ProcessingConfiguration": processing({"Type": "RecordAggregation"})},
+            "got RecordAggregation, this server supports: Decompression, CloudWatchLogProcessing, RecordDeAggregation",
         ),
         (
             {"ProcessingConfiguration": processing({"Type": "AppendDelimiterToRecord", "Parameters": EXTRACT[1:]})},
@@ -161,11 +174,11 @@ def test_every_problem_is_listed_with_its_place_and_what_would_do():
     s3 = "ExtendedS3DestinationConfiguration"
     assert [(one.where, list(one.remedy or [])) for one in found] == [
         ((), []),
-        ((s3, "S3BackupMode"), []),
         ((s3, "ErrorOutputPrefix"), ["ErrorOutputPrefix"]),
         ((s3, "ProcessingConfiguration"), ["ProcessingConfiguration"]),
         ((s3, "BufferingHints"), ["BufferingHints"]),
         ((s3, "CustomTimeZone"), []),
+        ((s3, "S3BackupConfiguration"), []),
     ]
     for one in found:
         given |= one.remedy or {}
@@ -184,6 +197,14 @@ def test_a_processor_that_is_wrong_does_not_hide_another():
     found = problems({"ExtendedS3DestinationConfiguration": {"ProcessingConfiguration": processors}})
     where = ("ExtendedS3DestinationConfiguration", "ProcessingConfiguration", "Processors")
     assert [one.where for one in found] == [(*where, 0), (*where, 1)]
+
+
+def test_a_key_of_ones_own_is_looked_for_in_the_encryption():
+    destination = {"ExtendedS3DestinationConfiguration": {"BucketARN": "arn:aws:s3:::lake"}}
+    name = "DeliveryStreamEncryptionConfigurationInput"
+    (found,) = problems({**destination, name: {"KeyType": "CUSTOMER_MANAGED_CMK"}})
+    assert (found.where, "needs KeyARN" in str(found)) == ((name, "KeyARN"), True)
+    assert problems({**destination, name: {"KeyType": "AWS_OWNED_CMK"}}) == []
 
 
 def test_a_request_that_makes_sense_has_no_problems():

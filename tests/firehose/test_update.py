@@ -80,7 +80,7 @@ def test_processing_is_replaced_as_a_whole_and_off_where_it_is_not_on(api):
 def test_format_conversion_is_on_where_it_is_not_off(api):
     update(api, name="p", DataFormatConversionConfiguration={"Enabled": False})
     code, message = refused(update, api, "2", name="p", DataFormatConversionConfiguration={})
-    assert (code, message.startswith("DataFormatConversionConfiguration:")) == ("InvalidArgumentException", True)
+    assert (code, message) == ("InvalidArgumentException", "InputFormatConfiguration must not be null")
     assert extended(api, "p")["DataFormatConversionConfiguration"] == {"Enabled": False}
 
 
@@ -103,6 +103,19 @@ def test_a_change_that_makes_no_sense_is_refused_with_what_was_given(api, given,
     code, said = refused(update, api, **given)
     assert (code, message in said) == ("InvalidArgumentException", True), said
     assert [described(api, name)["VersionId"] for name in ("s", "p")] == ["1", "1"]
+
+
+def test_a_backup_is_enabled_later_and_not_disabled_again(servers, make_bucket):
+    server, bucket, kept = servers(), make_bucket(), make_bucket()
+    server.create("s", bucket.plain())
+    server.batch("s", [b"before\n"])
+    update(server, name="s", S3BackupMode="Enabled", S3BackupUpdate=kept.plain())
+    server.batch("s", [b"after\n"])
+    server.flush()
+    assert sorted(bucket.body(key) for key in bucket.objects()) == [b"after\n", b"before\n"]
+    assert [kept.body(key) for key in kept.objects()] == [b"after\n"]
+    code, said = refused(update, server, name="s", version="2", S3BackupMode="Disabled")
+    assert (code, "can't be disabled again" in said) == ("InvalidArgumentException", True)
 
 
 def test_one_destination_is_updated_at_a_time(api):

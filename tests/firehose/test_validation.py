@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -23,6 +24,22 @@ def destination(**members):
 
 def test_a_request_that_fits_is_taken():
     validate("firehose", "CreateDeliveryStream", destination(BufferingHints={"SizeInMBs": 128}, Unknown=1))
+
+
+def test_a_text_that_is_too_long_is_held_to_no_pattern():
+    request = {
+        "DeliveryStreamName": "s",
+        "RedshiftDestinationConfiguration": {"ClusterJDBCURL": "jdbc:redshift://" + "redshift." * 100_000},
+    }
+    started = time.process_time()
+    _, told = refused("CreateDeliveryStream", request)
+    assert "satisfy constraint: Member must have length less than or equal to 512" in told
+    assert time.process_time() - started < 2  # some of the model's patterns take quadratic time
+
+
+def test_every_pattern_that_could_take_long_has_a_length():
+    texts = [service_model("firehose").shape_for(name) for name in service_model("firehose").shape_names]
+    assert [one.name for one in texts if "pattern" in one.metadata and "max" not in one.metadata] == []
 
 
 UNMET = "failed to satisfy constraint: Member must"

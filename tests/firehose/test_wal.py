@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from firehose.frames import HEADER_BYTES, Intent, Kind, encode_frame, encode_intent, encode_put, read_frames
+from firehose.frames import HEADER_BYTES, Kind, encode_frame, read_frames
 from firehose.objects import Compression, Recipe
+from firehose.payloads import Intent, encode_intent, encode_put
 from firehose.recovery import recover
 from firehose.wal import Entry, Log, OsDisk
 from lake.errors import EnvironmentProblemError
