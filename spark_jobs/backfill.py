@@ -97,8 +97,8 @@ def run(
         clock: "now" for the records.
         pause: waits so many seconds for another ingest.
         say: takes a line about each step.
-        after: called with `state`, `plan`, `done` for each batch, and `branch`, `claimed`, `published`, `dropped`;
-            tests stop it there.
+        after: called with `state`, `plan`, `done` for each batch, and `created`, `branch`, `claimed`, `published`,
+            `dropped`; tests stop it there.
 
     Raises:
         DeclarationError: the dataset or tenant isn't declared.
@@ -203,6 +203,9 @@ class _Backfill:
 
     def into_table(self, state: State) -> State:
         """Plan the chunks that aren't planned, each as the next batch, and have them carried out."""
+        return self._finished(self._into_next(state))
+
+    def _into_next(self, state: State) -> State:
         for place, chunk in enumerate(state.chunks):
             number = chunk.number
             if number is None or not self._is_planned(state, chunk, number):
@@ -211,7 +214,7 @@ class _Backfill:
             if self._last() < number:
                 self._ingest()
             self.after("done")
-        return self._finished(state)
+        return state
 
     def _finished(self, state: State) -> State:
         return self._noted(replace(state, finished=True))
@@ -258,12 +261,13 @@ class _Backfill:
         return Branch(self.spark, self.cloud, self.manifest, self._history, self.series, name)
 
     def _fresh_branch(self, state: State, branch: Branch) -> State:
-        base = branch.create()
-        after = self._last()
+        base, after = branch.base(), self._last()
         for place in range(len(state.chunks)):
             state = state.with_number(place, after + 1 + place)
-        state = replace(state, branch=branch.name, base=base)
-        self._note(state)
+        # noted first: a run that is killed behind the branch would not know it for its own
+        state = self._noted(replace(state, branch=branch.name, base=base))
+        branch.create(base)
+        self.after("created")
         return state
 
     def publish(self, state: State, name: str, audit: BranchAudit) -> tuple[State, BranchAudit]:
@@ -272,7 +276,10 @@ class _Backfill:
         for _ in range(_ATTEMPTS):
             if branch.main() != state.base or self._last() + 1 != state.chunks[0].number:
                 if self._is_planned(state, state.chunks[0], state.chunks[0].number or 0):
-                    break  # claimed already: moved, or carried out by an ingest
+                    # claimed already: moved, or carried out by an ingest; a run that was killed between two claims
+                    # has left chunks without, and their numbers may be another's by now
+                    state = self._into_next(state)
+                    break
                 self.say(f"branch {name}: the table has moved on; the branch is made again from there")
                 branch.drop()
                 state, audit = self.into_branch(replace(state, branch=None, base=None), name)
@@ -300,6 +307,7 @@ class _Backfill:
             except CommitConflictError:
                 if not self._is_planned(state, chunk, chunk.number or 0):
                     return False
+            self.after("plan")
         return True
 
     def counted(self, state: State) -> Counts:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 from lake.errors import FindingError, TerminalError
 from lake.manifest import Counts
 from spark_jobs.failures import conflict_of
+from spark_jobs.history import PUBLISHED
 from spark_jobs.kept import kept_records
 from spark_jobs.lanes import Events
 from spark_jobs.quality import measured
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Branch", "BranchAudit", "check_name"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_BATCH = "published-wap-id"
-"""Key of a snapshot's summary by which a table's history knows a batch, once the snapshot is in it."""
-_RECORDS, _REFUSED = "lakehose.records", "lakehose.refused"
+_RECORDS, _REFUSED_RECORDS = "lakehose.records", "lakehose.refused-records"
+"""In the summary of a snapshot of a branch: a batch's records, and how many of them were refused."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Branch:
                 f"--branch: {self.name!r} is there already, and isn't this backfill's; give another name, or drop it"
             )
 
-    def create(self) -> int:
-        """Make the branch from the table as it is; answers the snapshot.
+    def base(self) -> int:
+        """The table's own snapshot, to make the branch from.
 
         Raises:
             TerminalError: the table is empty: there is nothing to compare with.
@@ -117,8 +117,11 @@ class Branch:
         base = self.main()
         if base is None:
             raise TerminalError(f"--branch: table {self.history().name} is empty; leave the branch out")
-        self.spark.sql(f"ALTER TABLE {self._table} CREATE BRANCH `{self.name}` AS OF VERSION {base}")
         return base
+
+    def create(self, base: int) -> None:
+        """Make the branch from a snapshot of the table."""
+        self.spark.sql(f"ALTER TABLE {self._table} CREATE BRANCH `{self.name}` AS OF VERSION {base}")
 
     def drop(self) -> None:
         """Drop the branch, if there is one."""
@@ -137,7 +140,7 @@ class Branch:
 
     def has(self, batch: BatchId) -> bool:
         """Whether a batch's rows are on the branch."""
-        return any(_RECORDS in one and one[_BATCH] == str(batch) for one in self._summaries(None))
+        return any(_RECORDS in one and one[PUBLISHED] == str(batch) for one in self._summaries(None))
 
     def write(self, plan: Plan) -> None:
         """Append a batch's rows that the branch hasn't."""
@@ -152,7 +155,7 @@ class Branch:
             fresh = living(fresh, self.manifest, self.series.tenant, dataset.name, counted.event_ids)
             rows = fresh.drop(POSITION).withColumn("_batch", F.lit(plan.batch.number))
             refused = sum(counted.bad.values())
-            told = {_BATCH: str(plan.batch), _REFUSED: str(refused)}
+            told = {PUBLISHED: str(plan.batch), _REFUSED_RECORDS: str(refused)}
             told[_RECORDS] = str(sum(counted.good.values()) + refused)
             writer = rows.writeTo(f"{self._table}.branch_{self.name}").option("distribution-mode", "hash")
             for key, value in told.items():
@@ -190,10 +193,10 @@ class Branch:
         ).first()
         added, wrong = (int(sums["rows"]), int(sums["wrong"])) if sums else (0, 0)
         batches = {str(one.batch) for one in plans}
-        mine = [one for one in summaries if _RECORDS in one and one[_BATCH] in batches]
+        mine = [one for one in summaries if _RECORDS in one and one[PUBLISHED] in batches]
         others = len(summaries) - len(plans)
         records = sum(int(one[_RECORDS]) for one in mine)
-        refused = sum(int(one[_REFUSED]) for one in mine)
+        refused = sum(int(one[_REFUSED_RECORDS]) for one in mine)
         after = rows.count()
         counts = Counts(records, added, records - refused - added, refused)
         found = BranchAudit(counts, after - added, after, twice, wrong)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.documents import read_document, write_document
 from lake.manifest import Arrival, Lane
-from lake.names import Names
+from lake.names import Names, day_folders
 from spark_jobs.objects import StoredObject
 from spark_jobs.plan import carve
 
@@ -181,7 +181,7 @@ def backfill_objects(
         return found, left
     for key, size, moment in _listed(s3, bucket, f"raw/{stream.dataset.name}/"):
         named = _DAY.search(key)
-        day = date(*map(int, named.groups())) if named else moment
+        day = (named and _date_of(named)) or moment
         if not days[0] <= day <= days[1]:
             continue
         if _LINES.search(key) and not _NO_LINES.search(key):
@@ -191,11 +191,16 @@ def backfill_objects(
     return found, left
 
 
+def _date_of(named: re.Match[str]) -> date | None:
+    try:
+        return date(*map(int, named.groups()))
+    except ValueError:  # of what only looks like a day
+        return None
+
+
 def _day_prefixes(dataset: str, tenant: str, days: tuple[date, date]) -> Iterator[str]:
-    day = days[0]
-    while day <= days[1]:
-        yield Names.processed_prefix(dataset, tenant) + day.strftime("year=%Y/month=%m/day=%d/")
-        day += timedelta(days=1)
+    for after in range((days[1] - days[0]).days + 1):
+        yield Names.processed_prefix(dataset, tenant) + day_folders(days[0] + timedelta(days=after))
 
 
 def _listed(s3: S3Client, bucket: str, prefix: str) -> Iterator[tuple[str, int, date]]:

@@ -167,7 +167,8 @@ class Batches:
             case Lane.STRAYS:
                 return Strays(series.tenant, series.stream.tenants)
             case Lane.REFUSED:
-                return Refused(self._producers())
+                stream = series.stream
+                return Refused(self._producers(), stream.dataset.contract, stream.tenants, plan.planned_at_ms)
 
     def _producers(self) -> dict[str, str]:
         stream = self.work.stream

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
-from rich.table import Table
 
 from lake.clients import Cloud
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.declaration import read_lake
 from lake.errors import FindingError, LakehoseError, TerminalError, known_values
 from lake.manifest import Counts
+from lake.printing import PlainTable
 from spark_jobs.compact_look import plan
 from spark_jobs.table_commands import print_compaction, print_plan, print_upkeep
 
@@ -65,6 +65,8 @@ class Scope:
             DeclarationError: a dataset, tenant or owner isn't declared.
             TerminalError: a tenant isn't one of the owner's.
         """
+        # named twice is meant once: two rewrites of one table would see its files twice
+        datasets, tenants = (list(dict.fromkeys(names)) if names else names for names in (datasets, tenants))
         for name in datasets or ():
             lake.dataset(name)
         for name in tenants or ():
@@ -223,7 +225,7 @@ def _print_files(report: FilesReport, *, as_json: bool) -> None:
         print(json.dumps({"drops": drops, "refused_files": refused, "seconds": round(report.seconds, 1)}, indent=2))
         return
     names = ("files", "rows", "events", "refused")
-    table = Table("drop", "tenant", "dataset", title="files", title_justify="left", box=None)
+    table = PlainTable("drop", "tenant", "dataset", title="files", title_justify="left", box=None)
     for name in names:
         table.add_column(name, justify="right")
     new = [one for one in report.drops if one.files]
@@ -253,7 +255,7 @@ def _print_ingest(report: IngestReport, *, as_json: bool) -> None:
         print(json.dumps({**whole, "seconds": round(report.seconds, 1)}, indent=2))
         return
     names = list(Counts.__dataclass_fields__)
-    table = Table("tenant", title="ingest", title_justify="left", box=None)
+    table = PlainTable("tenant", title="ingest", title_justify="left", box=None)
     for name in names:
         table.add_column(name, justify="right")
     for tenant, counts in totals.items():

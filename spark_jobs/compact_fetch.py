@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["fetched", "read_groups"]
 
 _READERS = 16  # at once: most of a small file's time is S3's
-_BATCH_ROWS = 2**16
+_BATCH_ROWS = 2**7
+"""Decoded before room is counted: a dictionary holds a long text once, and each row that names it takes all of it. A
+small file has no more rows; 2**16 at once take half the time of a large one, and may take gigabytes."""
 
 
 def fetched(io: FileIO, location: str) -> pa.Buffer:
@@ -65,6 +67,8 @@ def read_groups(
                 # now rather than when all are read
                 aligned(schema.empty_table(), wanted, given)
                 known.append(schema)
+            if _encoded_bytes(file.metadata) > room:
+                raise UnfitError("too much")
             for one in file.iter_batches(_BATCH_ROWS, use_threads=False):
                 room -= one.nbytes
                 if room < 0:
@@ -84,6 +88,11 @@ def read_groups(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _encoded_bytes(metadata: pq.FileMetaData) -> int:
+    """What a file's columns are unpacked, before they are decoded: rows take about as much in memory, or more."""
+    return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
 
 
 def _joined(tables: list[pa.Table], wanted: pa.Schema, given: Collection[int]) -> pa.Table:

@@ -93,7 +93,7 @@ class Group:
 
 def is_closed(place: Place, now: datetime) -> bool:
     """Whether a partition's time is over, late events' grace included."""
-    return place.until is not None and place.until + _GRACE <= now
+    return place.until is not None and place.until <= now - _GRACE
 
 
 def groups_of(table: str, layout: Layout, rules: Rules, now: datetime) -> list[Group]:
@@ -160,7 +160,7 @@ def slot_bounds(group: Group) -> list[float] | None:
         return None
     total = sum(rows for _, _, rows in spans)
     keys = sorted({key for low, high, _ in spans for key in (low, high)})
-    below = [sum(rows * _part(low, high, key) for low, high, rows in spans) for key in keys]
+    below = _rows_below(spans, keys)
     bounds: list[float] = []
     for number in range(1, group.outputs):
         wanted = total * number / group.outputs
@@ -173,11 +173,36 @@ def slot_bounds(group: Group) -> list[float] | None:
     return sorted(set(bounds))
 
 
-def _part(low: float, high: float, key: float) -> float:
-    """Share of a range that lies below a key, or at it."""
-    if key >= high:
-        return 1.0
-    return 0.0 if key < low else (key - low) / (high - low)
+def _rows_below(spans: Sequence[tuple[float, float, int]], keys: Sequence[float]) -> list[float]:
+    """Rows that lie below each key, or at it, in one sweep over the sorted keys, which are all bounds of the spans."""
+    begin: dict[float, list[tuple[float, float, int]]] = {}
+    end: dict[float, list[tuple[float, float, int]]] = {}
+    for one in spans:
+        begin.setdefault(one[0], []).append(one)
+        end.setdefault(one[1], []).append(one)
+    found: list[float] = []
+    total = rate = 0.0
+    done = open_ = 0
+    last = keys[0] if keys else 0.0
+    for key in keys:
+        total += rate * (key - last)
+        for low, high, rows in end.get(key, ()):
+            done += rows
+            if low < high:
+                rate -= rows / (high - low)
+                open_ -= 1
+            else:
+                total += rows
+        if open_ == 0:
+            # what rounding left behind would grow with the distance to the next file
+            total, rate = float(done), 0.0
+        for low, high, rows in begin.get(key, ()):
+            if low < high:
+                rate += rows / (high - low)
+                open_ += 1
+        found.append(max(total, found[-1]) if found else total)
+        rate, last = max(rate, 0.0), key
+    return found
 
 
 def disorder(files: Iterable[FileFacts]) -> int:

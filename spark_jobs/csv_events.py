@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.drops import zone
 from lake.envelope import Event
+from lake.errors import first_repeated
 from spark_jobs.csv_rows import CsvReason, UnreadableFileError
 from spark_jobs.csv_values import moment, text_converter
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from spark_jobs.csv_rows import Row
     from spark_jobs.csv_values import Convert
 
-__all__ = ["EventRow", "Events", "RefusedRow", "day_of_key", "event_id"]
+__all__ = ["EventRow", "Events", "RefusedRow", "day_of_key", "event_id", "plain_name"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -165,10 +166,10 @@ class Events:
         )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without what people write differently.
 
-    >>> _plain(" Invoice No"), _plain("invoice_no")
+    >>> plain_name(" Invoice No"), plain_name("invoice_no")
     ('invoiceno', 'invoiceno')
     """
     return _PASSED_OVER.sub("", name).casefold()
@@ -201,8 +202,7 @@ def _columns(header: Sequence[str], contract: Contract, drop: Drop) -> list[_Col
     found: list[_Column] = []
     for at, (name, owner) in enumerate(zip(header, owners, strict=True)):
         found.append(_Column(owner, kinds[owner]) if owner else _extra(name, at))
-    keys = [one.key for one in found]
-    twice = next((key for at, key in enumerate(keys) if key in keys[:at]), None)
+    twice = first_repeated(one.key for one in found)
     if twice is not None:
         raise UnreadableFileError(CsvReason.BAD_HEADER, f"the column {twice[:_SHOWN]!r} is there twice")
     return found
@@ -212,8 +212,8 @@ def _field(name: str, fields: Sequence[str]) -> str | None:
     """The contract's field that a column is."""
     if name in fields:
         return name
-    plain = _plain(name)
-    alike = [one for one in fields if _plain(one) == plain] if plain else []
+    plain = plain_name(name)
+    alike = [one for one in fields if plain_name(one) == plain] if plain else []
     if len(alike) > 1:
         raise UnreadableFileError(
             CsvReason.BAD_HEADER, f"the column {name!r} may be {' or '.join(alike)} of the contract"

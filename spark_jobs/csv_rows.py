@@ -28,6 +28,8 @@ __all__ = ["BadRow", "CsvReason", "Row", "Text", "UnreadableFileError", "open_te
 
 LONGEST_ROW = 2**20
 """Characters of one row at most; Firehose takes no larger record either."""
+_READ_AGAIN, _SHORT_ROW = 32 * 2**20, 256
+"""Characters of a file that are read again for the sake of quotes that don't end; what a row may have from then on."""
 _CHUNK = 2**20
 _ZIP = b"PK\x03\x04"
 _MARKS = {
@@ -198,6 +200,8 @@ class _Lines:
         self._next = 1
         self._again: deque[_Line] = deque()
         self._size = 0
+        self._read_again = 0
+        """Characters that were put back so far."""
         self.row: list[_Line] = []
 
     def __iter__(self) -> Iterator[str]:
@@ -209,7 +213,7 @@ class _Lines:
             raise StopIteration
         self.row.append(line)
         self._size += len(line.text)
-        if line.cut or self._size > LONGEST_ROW:
+        if line.cut or self._size > self.most:
             raise _TooLongError
         return line.text
 
@@ -225,6 +229,14 @@ class _Lines:
         self._next += 1
         return line
 
+    @property
+    def most(self) -> int:
+        """Characters that a row may have: fewer in a file where very many quotes were opened and never closed.
+
+        Each of those is looked for up to here, and what was looked through is read again.
+        """
+        return LONGEST_ROW if self._read_again <= _READ_AGAIN else _SHORT_ROW
+
     def begin(self) -> None:
         """A new row."""
         self.row, self._size = [], 0
@@ -233,6 +245,7 @@ class _Lines:
         """Of the row's lines take the first one, and put the others back."""
         first, *others = self.row
         self._again.extendleft(reversed(others))
+        self._read_again += sum(len(one.text) for one in others)
         return first
 
 
@@ -257,7 +270,7 @@ def rows(text: Text, drop: Drop) -> Iterator[Row | BadRow]:
             yield BadRow(number, line.number, CsvReason.MALFORMED_CSV, _told(error), _without_end(line.text))
         except _TooLongError:
             line = lines.keep_first()
-            reason, message = _too_long(line)
+            reason, message = _too_long(line, lines.most)
             yield BadRow(number, line.number, reason, message, _without_end(line.text))
         else:
             if not values:
@@ -278,13 +291,13 @@ def _checked(number: int, line: int, values: list[str], raw: str) -> Row | BadRo
     return Row(number, line, values, raw)
 
 
-def _too_long(line: _Line) -> tuple[CsvReason, str]:
+def _too_long(line: _Line, most: int) -> tuple[CsvReason, str]:
     if line.cut:
         return (
             CsvReason.ROW_TOO_LONG,
             f"the line is longer than {LONGEST_ROW:,} characters; so many are kept here, the file itself holds all",
         )
-    return CsvReason.MALFORMED_CSV, f"a quote is opened, and not closed within {LONGEST_ROW:,} characters"
+    return CsvReason.MALFORMED_CSV, f"a quote is opened, and not closed within {most:,} characters"
 
 
 def _told(error: csv.Error) -> str:

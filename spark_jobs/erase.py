@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lake.defaults import now, silent
+from lake.drops import TakenFiles
 from lake.erasure import (
     ErasedObject,
     Place,
@@ -34,8 +36,9 @@ from spark_jobs.backfill_state import branches_being_written
 from spark_jobs.commit import History
 from spark_jobs.erase_files import Form, delete_object, rewrite, search
 from spark_jobs.erase_places import datasets_of, object_places, targets
-from spark_jobs.erase_tables import Taken, erase_files_of, forget, held_files, remaining_in, taken_out
+from spark_jobs.erase_tables import erase_files_of, forget, held_files, remaining_in, taken_out
 from spark_jobs.failures import spoken
+from spark_jobs.history import Taken
 from spark_jobs.plan import planned_series, read_plan
 from spark_jobs.series import Series
 from spark_jobs.snapshots import forget_erasure
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from lake.clients import Cloud
     from lake.declaration import Lake, Stream
     from lake.erasure import Subject
-    from spark_jobs.erase_files import Held
+    from spark_jobs.erase_files import Held, Stored
     from spark_jobs.erase_places import ObjectPlace
     from spark_jobs.erase_tables import Target
 
@@ -206,7 +209,8 @@ class _Erasure:
             self._note("round")
         raise FindingError(
             f"erasure {self.receipt.id}: after {_ROUNDS} rounds {left:,} records are left; is the producer still "
-            "sending, or an object locked? The same command goes on"
+            "sending, or an object locked, damaged or too large? The receipt names what holds them; the same "
+            "command goes on"
         )
 
     def _note(self, step: str) -> None:
@@ -360,11 +364,21 @@ class _Erasure:
                 if place.form is Form.RESULT:
                     self._delete_result(one)
                     gone += 1
-                elif not rewrite(self.cloud.s3, one.stored, place.form, place.matcher).records:
+                elif not rewrite(
+                    self.cloud.s3, one.stored, place.form, place.matcher, self._replacing(one.stored)
+                ).records:
                     self.say(f"object {one.stored.uri}: no form that a record can be taken out of; look at it yourself")
                 self.after("object")
             known = self.receipt.places[name]
             self.receipt = self.receipt.with_place(name, replace(known, gone=known.gone + gone))
+
+    def _replacing(self, one: Stored) -> Callable[[str, str], None] | None:
+        """What has to know of an object's new content: the job for files would take a file anew, row by row."""
+        drop = next((drop for drop in self.lake.drops if one.address.startswith(drop.uri)), None)
+        if drop is None:
+            return None
+        taken = TakenFiles(self.cloud.dynamodb, self.lake.names.manifest_table())
+        return partial(taken.rewritten, drop, one.address)
 
     def _delete_result(self, one: Held) -> None:
         delete_object(self.cloud.s3, one.stored)
@@ -379,8 +393,8 @@ class _Erasure:
         if not named:
             return
         dataset = _dataset(target)
-        noted = Taken(place.removed, self.receipt.erased_batches.get(target.name, {}))
-        taken = erase_files_of(self.spark, self.catalog, target, held, erasure_id=self.receipt.id, noted=noted)
+        noted, erasure_id = self._noted(target), self.receipt.id
+        taken = erase_files_of(self.spark, self.catalog, target, held, erasure_id=erasure_id, noted=noted)
         self.after("rows")
         self._count(name, target, taken)
         # before the history forgets: the audit's, and a later run's, only way to know
@@ -400,6 +414,10 @@ class _Erasure:
         place = self.receipt.places[name]
         self.receipt = self.receipt.with_place(name, replace(place, gone=place.gone + gone))
 
+    def _noted(self, target: Target) -> Taken:
+        rows = self.receipt.erased_rows.get(_dataset(target), {}).get(target.name, 0)
+        return Taken(rows, self.receipt.erased_batches.get(target.name, {}))
+
     def _count(self, name: str, target: Target, taken: Taken) -> None:
         dataset, place = _dataset(target), self.receipt.places[name]
         by_table = {**self.receipt.erased_rows.get(dataset, {}), target.name: taken.rows}
@@ -416,11 +434,10 @@ class _Erasure:
     def _finish(self, findings: Findings, now: datetime) -> None:
         for target, owner in targets(self.lake, self.subject):
             dataset, name = _dataset(target), table_place(target)
-            rows = self.receipt.erased_rows.get(dataset, {}).get(target.name, 0)
-            noted = Taken(rows, self.receipt.erased_batches.get(target.name, {}))
+            noted = self._noted(target)
             # a run that was broken off before it noted them may have taken out the last
             taken = taken_out(self.catalog, target, self.receipt.id, noted)
-            if taken.rows > rows and name in self.receipt.places:
+            if taken.rows > noted.rows and name in self.receipt.places:
                 self._count(name, target, taken)
             self.manifest.erased(owner, dataset, self.receipt.id, target.name, taken.rows)
         for name, place in self.receipt.places.items():

@@ -6,8 +6,11 @@ hold something. A rewrite takes place on the condition that the object is still 
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import hashlib
 import io
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,19 +25,27 @@ from botocore.exceptions import ClientError
 from lake.clients import Cloud, error_code
 from lake.envelope import Identity
 from lake.errors import CommitConflictError, TerminalError
-from lake.lines import NotGzipError, is_gzip, unpack
-from spark_jobs.erase_match import Cut, Matcher, cut_csv, cut_lines, holds_bytes, is_value, values_at
+from lake.lines import is_gzip
+from spark_jobs.erase_csv import cut_csv, is_utf16
+from spark_jobs.erase_json import cut_json, is_lines
+from spark_jobs.erase_lines import Cut, cut_lines
+from spark_jobs.erase_match import Matcher, RecordTooLongError, values_at
+from spark_jobs.erase_unpacked import flowing, unpacked
+from spark_jobs.erase_values import holds_bytes, holds_flow, is_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mypy_boto3_s3 import S3Client
     from pyspark.sql import SparkSession
 
-__all__ = ["Form", "Held", "Stored", "delete_object", "list_objects", "rewrite", "search"]
+__all__ = ["Form", "Held", "Stored", "delete_object", "held_in", "list_objects", "rewrite", "search"]
 
 _TASK_BYTES = 32 * 2**20
+_CHUNK = 4 * 2**20
 _ATTEMPTS = 5
+_MOST_BYTES = 512 * 2**20
+"""Of an object, unpacked, that is searched in memory: four times what Firehose gathers for one object."""
 _PARQUET = b"PAR1"
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
@@ -86,7 +97,7 @@ class Held:
 
     stored: Stored
     records: int
-    """0 where it can't be searched record by record."""
+    """0 where it can't be searched record by record, or not to its end, or has the value where no record has it."""
     identities: tuple[Identity, ...]
     """Of the records, as far as they can be read."""
 
@@ -131,7 +142,7 @@ def search(
 
     def look(share: list[Stored]) -> list[Held]:
         s3 = _s3_of_worker(region, endpoint)
-        return [held for one in share if (held := _look(s3, one, form, matchers)) is not None]
+        return [held for one in share if (held := held_in(s3, one, form, matchers)) is not None]
 
     return spark.sparkContext.parallelize(shares, tasks).flatMap(look).collect()
 
@@ -146,76 +157,140 @@ class _Body:
     """An object as it is read."""
 
     content: bytes
-    """Unpacked."""
+    """Unpacked; nothing of what is too large."""
+    stored: bytes
+    """The same as it is in S3."""
     packed: bool
+    is_damaged: bool
+    """Whether some of what was packed is missing in the content: it can't be unpacked."""
+    is_too_large: bool
+    """Whether it is more than is searched in memory."""
     etag: str
     answer: dict[str, Any]
 
 
-def _read(s3: S3Client, one: Stored) -> _Body | None:
+def _get(s3: S3Client, one: Stored) -> Any:
+    """S3's answer, with the object's bytes as a stream; None where it is gone since it was listed."""
     versioned: Any = {} if one.is_newest else {"VersionId": one.version}
     try:
-        answer: Any = s3.get_object(Bucket=one.bucket, Key=one.key, **versioned)
-        body = answer["Body"].read()
+        return s3.get_object(Bucket=one.bucket, Key=one.key, **versioned)
     except ClientError as error:
         if error_code(error) in _MISSING:
-            return None  # gone since it was listed
+            return None
         raise
-    packed = is_gzip(body)
-    return _Body(_unpacked(body) if packed else body, packed, answer["ETag"], answer)
 
 
-def _unpacked(body: bytes) -> bytes:
-    """All that can be unpacked; what was cut short may hold a subject up to there."""
-    try:
-        return b"".join(unpack([body]))
-    except NotGzipError:
-        readable = bytearray()
-        # a little at a time: of what is damaged somewhere nothing is given
-        with suppress(NotGzipError):
-            for found in unpack(body[start : start + 1024] for start in range(0, len(body), 1024)):
-                readable += found
-        return bytes(readable)
+def _read(s3: S3Client, one: Stored) -> _Body | None:
+    answer = _get(s3, one)
+    if answer is None:
+        return None
+    told: Any = {"etag": answer["ETag"], "answer": answer}
+    if answer["ContentLength"] > _MOST_BYTES:
+        answer["Body"].close()
+        return _Body(b"", b"", packed=False, is_damaged=False, is_too_large=True, **told)
+    body = answer["Body"].read()
+    if not is_gzip(body):
+        return _Body(body, body, packed=False, is_damaged=False, is_too_large=False, **told)
+    content, is_damaged = unpacked(body, _MOST_BYTES)
+    if len(content) > _MOST_BYTES:
+        return _Body(b"", b"", packed=True, is_damaged=is_damaged, is_too_large=True, **told)
+    return _Body(content, body, packed=True, is_damaged=is_damaged, is_too_large=False, **told)
 
 
-def _look(s3: S3Client, one: Stored, form: Form, matchers: dict[str, Matcher]) -> Held | None:
+def held_in(s3: S3Client, one: Stored, form: Form, matchers: dict[str, Matcher]) -> Held | None:
+    """What one object holds of the subject, as `search` tells it; None where that is nothing."""
+    if form in {Form.ROWS, Form.REFUSED_ROWS}:
+        answer = _get(s3, one)
+        return _look_in_rows(one, answer["Body"].read(), form, matchers) if answer is not None else None
     body = _read(s3, one)
     if body is None:
         return None
-    if form in {Form.ROWS, Form.REFUSED_ROWS}:
-        return _look_in_rows(one, body.content, form, matchers)
     matcher = matchers[""]
+    if body.is_too_large:
+        return Held(one, 1 if _is_in_flow(s3, one, matcher) else 0, ())
     if form is Form.RESULT:
-        found = holds_bytes(matcher.keys, body.content) or (
-            body.content[:4] == _PARQUET and _any_cell(body.content, matcher)
-        )
-        return Held(one, 1, ()) if found else None
-    cut = _cut(body.content, form, matcher)
-    if cut is not None:
-        return Held(one, cut.records, cut.identities) if cut.records else None
-    # no form that we can take a record out of: told if it holds the value, noted if it doesn't
-    return Held(one, 1 if holds_bytes(matcher.keys, body.content) else 0, ())
+        return _look_in_result(one, body, matcher)
+    cut = _cut(body, one, form, matcher)
+    if cut is None:
+        # no form that we can take a record out of: told if it holds the value, noted if it doesn't
+        return Held(one, 1 if holds_bytes(matcher.keys, body.content) else 0, ())
+    # What somebody brought may have the value where no record of ours would. In what others share it may be theirs.
+    elsewhere = form is Form.RAW and not matcher.shared and not cut.records and holds_bytes(matcher.keys, body.content)
+    if cut.records or body.is_damaged or elsewhere:
+        # what is damaged stays as it is: nothing of it is counted as erased
+        return Held(one, cut.records, () if body.is_damaged else cut.identities)
+    return None
 
 
-def _cut(content: bytes, form: Form, matcher: Matcher) -> Cut | None:
+def _is_in_flow(s3: S3Client, one: Stored, matcher: Matcher) -> bool:
+    """Whether an object that is too large holds any of the values, unpacked as far as it can be."""
+    answer = _get(s3, one)
+    return answer is not None and holds_flow(matcher.keys, flowing(answer["Body"].iter_chunks(_CHUNK)))
+
+
+def _look_in_result(one: Stored, body: _Body, matcher: Matcher) -> Held | None:
+    found, is_read = holds_bytes(matcher.keys, body.content), not body.is_damaged
+    if not found and body.content[:4] == _PARQUET:
+        try:
+            found = _any_cell(body.content, matcher)
+        except (pa.ArrowException, OSError):
+            is_read = False  # it begins as Parquet, and is none, or a damaged one
+    if found:
+        return Held(one, 1, ())
+    return None if is_read else Held(one, 0, ())
+
+
+def _cut(body: _Body, one: Stored, form: Form, matcher: Matcher) -> Cut | None:
+    """The content without the subject's records; None where none can be taken out of it."""
+    if body.is_too_large:
+        return None
+    with suppress(RecordTooLongError):
+        return _cut_by_form(body.content, one, form, matcher)
+    return None
+
+
+def _cut_by_form(content: bytes, one: Stored, form: Form, matcher: Matcher) -> Cut | None:
     if form is not Form.RAW:
         return cut_lines(content, matcher, errors=form is Form.ERRORS)
-    start = content.lstrip()[:1]
-    if start in {b"{", b""}:
-        return cut_lines(content, matcher)
-    if content[:4] == _PARQUET or b"\0" in content[:4096]:
+    mark = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
+    start = mark + len(content[mark:4096]) - len(content[mark:4096].lstrip())
+    first = content[start : start + 1]
+    if first == b"[" or (first == b"{" and not is_lines(content, start)):
+        cut = cut_json(content, matcher, start)
+        if cut is not None:
+            return cut
+    if first in {b"{", b""}:
+        return cut_lines(content, matcher, joined=True)
+    drop = next((drop for drop in matcher.drops if one.address.startswith(drop.uri)), None)
+    if content[:4] == _PARQUET or (b"\0" in content[:4096] and not is_utf16(content, drop)):
         return None
-    return cut_csv(content, matcher)
+    return cut_csv(content, matcher, drop)
 
 
 def _any_cell(content: bytes, matcher: Matcher) -> bool:
-    table = pq.read_table(io.BytesIO(content))
+    # a text may be JSON, or hold the value in any other way: so CSV's is searched too
+    forms = {form for key in matcher.keys for form in (key.text, json.dumps(key.text)[1:-1])}
     return any(
-        is_value(value, key.text)
-        for name in table.column_names
-        for value in table.column(name).to_pylist()
-        for key in matcher.keys
+        (isinstance(value, str) and any(form in value for form in forms))
+        or (isinstance(value, bytes) and holds_bytes(matcher.keys, value))
+        or any(is_value(value, key.text) for key in matcher.keys)
+        for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches()
+        for column in batch.columns
+        for value in _leaves(column.to_pylist())
     )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Values within lists and objects, however deep; a map is a list of pairs."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left.extend(one.values())
+        elif isinstance(one, list | tuple):
+            left.extend(one)
+        else:
+            yield one
 
 
 def _look_in_rows(one: Stored, content: bytes, form: Form, matchers: dict[str, Matcher]) -> Held | None:
@@ -238,7 +313,7 @@ def _look_in_rows(one: Stored, content: bytes, form: Form, matchers: dict[str, M
 
 def _columns(form: Form, matchers: dict[str, Matcher]) -> set[str]:
     if form is Form.REFUSED_ROWS:
-        return {"event_id", "payload", "dataset", "tenant"}
+        return {"event_id", "payload", "dataset", "tenant", "stage"}
     return {"event_id", "_rescued", *(key.steps[0] for key in matchers[""].keys)}
 
 
@@ -257,25 +332,37 @@ def _hits(batch: pa.RecordBatch, matcher: Matcher) -> list[int]:
 
 
 def _refused_hits(batch: pa.RecordBatch, matchers: dict[str, Matcher]) -> list[int]:
-    columns = [batch.column(name).to_pylist() for name in ("dataset", "tenant", "payload")]
+    columns = [batch.column(name).to_pylist() for name in ("dataset", "tenant", "stage", "payload")]
     return [place for place, row in enumerate(zip(*columns, strict=True)) if is_refused(matchers, *row)]
 
 
-def is_refused(matchers: dict[str, Matcher], dataset: str, tenant: str | None, payload: bytes | None) -> bool:
+def is_refused(
+    matchers: dict[str, Matcher], dataset: str, tenant: str | None, stage: str | None, payload: bytes | None
+) -> bool:
     """Whether a row of a quarantine table is the subject's."""
     matcher = matchers.get(dataset)
     if matcher is None or payload is None or (matcher.shared and tenant not in {None, matcher.tenant}):
         return False
-    return matcher.is_subjects(bytes(payload)) or matcher.is_error_records(bytes(payload))
+    raw = bytes(payload)
+    return matcher.is_refused(raw, stage, tenant) or matcher.is_error_records(raw)
 
 
-def rewrite(s3: S3Client, one: Stored, form: Form, matcher: Matcher) -> Cut:
+def rewrite(
+    s3: S3Client, one: Stored, form: Form, matcher: Matcher, replacing: Callable[[str, str], None] | None = None
+) -> Cut:
     """Write an object without the subject's records, under the same key.
 
     Where the bucket keeps versions, the one that was replaced is deleted. An older version isn't written anew: it goes.
 
+    Args:
+        s3: where it is.
+        one: the object.
+        form: how it is read.
+        matcher: tells the subject's records.
+        replacing: told before it is written, with the SHA-256 of what is stored and of what is going to be.
+
     Returns:
-        what was taken out; nothing where the object has gone, or holds the subject no more.
+        what was taken out; nothing where the object has gone, holds the subject no more, or can't be read as a whole.
 
     Raises:
         CommitConflictError: others changed it, again and again.
@@ -283,12 +370,17 @@ def rewrite(s3: S3Client, one: Stored, form: Form, matcher: Matcher) -> Cut:
     tried = Cut(b"", 0)
     for _ in range(_ATTEMPTS):
         body = _read(s3, one)
-        cut = _cut(body.content, form, matcher) if body is not None else None
+        cut = _cut(body, one, form, matcher) if body is not None else None
         if body is None or cut is None or not cut.records:
             return tried  # with records, where S3's reply to our own write was lost
+        if body.is_damaged and one.is_newest:
+            return tried  # others' records may be in what can't be unpacked
         try:
             if one.is_newest:
-                _put(s3, one, body, cut.body)
+                packed = gzip.compress(cut.body, mtime=0) if body.packed else cut.body
+                if replacing is not None:
+                    replacing(*(hashlib.sha256(stored).hexdigest() for stored in (body.stored, packed)))
+                _put(s3, one, body, packed)
         except ClientError as error:
             if error_code(error) not in _CHANGED:
                 raise
@@ -299,13 +391,12 @@ def rewrite(s3: S3Client, one: Stored, form: Form, matcher: Matcher) -> Cut:
     raise CommitConflictError(f"object {one.uri}: it was changed by others {_ATTEMPTS} times; try again")
 
 
-def _put(s3: S3Client, one: Stored, body: _Body, content: bytes) -> None:
+def _put(s3: S3Client, one: Stored, body: _Body, packed: bytes) -> None:
     kept = ("ContentType", "ContentEncoding", "ContentDisposition", "ContentLanguage", "CacheControl", "Metadata")
     given: Any = {name: body.answer[name] for name in kept if body.answer.get(name)}
     tags = s3.get_object_tagging(Bucket=one.bucket, Key=one.key).get("TagSet", [])
     if tags:
         given["Tagging"] = urlencode([(tag["Key"], tag["Value"]) for tag in tags])
-    packed = gzip.compress(content, mtime=0) if body.packed else content
     s3.put_object(Bucket=one.bucket, Key=one.key, Body=packed, IfMatch=body.etag, **given)
 
 

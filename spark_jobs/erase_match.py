@@ -1,34 +1,47 @@
-"""Owns telling whether a record is a subject's: in a line of JSON, in an error record of Firehose, in a row of CSV.
+"""Owns telling whether a record is a subject's: in a line of JSON, in an error record of Firehose.
 
 A record is a subject's if it holds any of the subject's keys where the contract has it, inside `payload` or, in a file
-that came without an envelope, at the top. Values are compared as a person means them: `42` is found as a number and as
-a text. What is no JSON is searched for the key's name with the value behind it.
+that came without an envelope, at the top. What is no JSON, or lies deeper than Python can go, is searched for the key's
+name with the value behind it; what was refused of a file of CSV, for a cell that is the value.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import csv
-import io
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lake.envelope import Identity, salvage
+from lake.envelope import salvage
+from lake.error_record import FILES_STAGE
+from lake.lines import LINE_BYTES, is_gzip
+from spark_jobs.erase_lines import side_by_side
+from spark_jobs.erase_unpacked import flowing, unpacked
+from spark_jobs.erase_values import holds_cell, is_long_number, is_value, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from lake.drops import Drop
+    from lake.envelope import Identity
     from lake.erasure import Key
 
-__all__ = ["Cut", "Matcher", "cut_csv", "cut_lines", "holds_bytes", "is_value", "values_at"]
+__all__ = ["Matcher", "RecordTooLongError", "values_at"]
+
+_MOST_RECORD = 2 * LINE_BYTES
+"""Of what is parsed at once, which may take fifty times as much memory. Ingest takes no line of half as much."""
+_OVERLAP = 64 << 10
+"""Bytes that a name and its value, with what is between them, may take where a record is searched in parts."""
+
+
+class RecordTooLongError(Exception):
+    """A record is so long that what it is parsed to may not fit."""
 
 
 @dataclass(frozen=True)
@@ -41,43 +54,114 @@ class Matcher:
     """Whether other tenants' records lie in the same place: a record that names another tenant is left alone."""
     producers: Mapping[str, str] = field(default_factory=dict)
     """Tenant by producer id, for a record that lost its tenant on its way."""
+    numbers: frozenset[str] = frozenset()
+    """Paths of those keys that a contract has as numbers: `042` of a CSV is 42 then, and another one otherwise."""
+    drops: tuple[Drop, ...] = ()
+    """Where files of CSV lie, and how they are written; of refused rows, those that they may be of."""
 
     def is_subjects(self, raw: bytes) -> bool:
-        """Whether a record is the subject's, by its bytes."""
-        if not self._may_hold(raw) or (self.shared and not self._is_tenants(raw)):
+        """Whether a record is the subject's, by its bytes.
+
+        Raises:
+            RecordTooLongError: it takes too much memory to tell.
+        """
+        if not self.may_hold(raw):
             return False
+        if len(raw) > _MOST_RECORD:
+            raise RecordTooLongError
         try:
-            record = orjson.loads(raw)
-        except ValueError:
-            return any(rule.search(raw) for rule in self._rules)
-        if any(raw.count(name) > 1 for name in self._names) or b"\\u" in raw:
-            # a key that is there twice: the parser kept one of them
-            record = json.loads(raw, object_pairs_hook=_every)
-        return self.is_in(record)
+            record = self.parsed(raw)
+        except (ValueError, RecursionError):
+            # no JSON, or nested deeper than one of the parsers goes
+            return any(rule.search(raw) for rule in self._rules) and not self._is_anothers(raw, None)
+        return self.is_in(record) and not self._is_anothers(raw, record)
+
+    def parsed(self, raw: bytes) -> Any:
+        """JSON with all that tells a subject: every value of a key that is there twice, every digit of a long number.
+
+        Raises:
+            ValueError, RecursionError: it is no JSON, or nested too deeply.
+        """
+        record = orjson.loads(raw)
+        # a key, or one above it, that is there twice: the parser kept one of them
+        if self._is_long or b"\\u" in raw or any(raw.count(name) > 1 for name in self._steps):
+            record = json.loads(raw, object_pairs_hook=_every, parse_float=_exact if self._is_long else None)
+        return record
 
     def is_error_records(self, line: bytes) -> bool:
         """The same for a line of an error object, whose record lies in it in base64."""
         try:
-            wrapped = orjson.loads(line)["rawData"]
-            raw = base64.b64decode(wrapped, validate=True)
+            told = orjson.loads(line)
+            raw = base64.b64decode(told["rawData"], validate=True)
         except (ValueError, KeyError, TypeError, binascii.Error):
             return self.is_subjects(line)
-        return self.is_subjects(raw)
+        identity = told.get("identity")
+        return self.is_refused(raw, told.get("stage"), identity.get("tenant") if isinstance(identity, dict) else None)
+
+    def is_refused(self, raw: bytes, stage: str | None, tenant: str | None) -> bool:
+        """The same for what a stage refused, which may be the rows of a file, or packed.
+
+        Args:
+            raw: what it received.
+            stage: which one.
+            tenant: whose it was, if that was told beside it.
+        """
+        contents = unpacked(raw, _MOST_RECORD)[0] if is_gzip(raw) else raw
+        if stage == FILES_STAGE and self.shared and tenant not in {None, self.tenant}:
+            return False
+        if len(contents) > _MOST_RECORD:
+            parts = windows(flowing([raw]), _OVERLAP)
+            if stage == FILES_STAGE:
+                return any(map(self._is_in_cells, parts))
+            # too large to be parsed: as what is no JSON
+            return not self._is_anothers(contents, None) and any(
+                rule.search(one) for one in parts for rule in self._rules
+            )
+        if stage == FILES_STAGE:
+            return self._is_in_cells(contents)
+        if contents is raw:
+            return self.is_subjects(raw)
+        return any(self.is_subjects(one) for line in contents.split(b"\n") for one in side_by_side(line))
+
+    def _is_in_cells(self, contents: bytes) -> bool:
+        marks = "".join(f"{drop.delimiter}{drop.quote}" for drop in self.drops)
+        return holds_cell(contents, self.keys, self.numbers, marks)
+
+    def is_in_cell(self, cell: str, key: Key, steps: tuple[str, ...]) -> bool:
+        """Whether a cell of CSV is JSON that holds a key's value, as the door takes it for a list or an object.
+
+        Args:
+            cell: its text.
+            key: of the subject.
+            steps: to the value, in what the cell holds.
+        """
+        if not cell.lstrip().startswith(("[", "{")):
+            return False
+        raw = cell.encode("utf-8", "replace")
+        try:
+            return any(is_value(value, key.text) for value in values_at(self.parsed(raw), steps))
+        except (ValueError, RecursionError):
+            return any(rule.search(raw) for rule in self._rules)
 
     def is_in(self, record: Any) -> bool:
-        """Whether a parsed record holds any of the keys."""
-        if type(record) not in {dict, _Every}:
-            return False
-        tops = (record, *_children(record, "payload"))
+        """Whether a parsed record holds any of the keys; of a list, any of the records in it."""
         return any(
-            is_value(value, key.text) for key in self.keys for top in tops for value in values_at(top, key.steps)
+            is_value(value, key.text)
+            for one in values_at(record, ())
+            for top in (one, *_children(one, "payload"))
+            for key in self.keys
+            for value in values_at(top, key.steps)
         )
 
     def is_in_rescued(self, text: str | None) -> bool:
         """Whether the fields that a contract didn't know hold any of the keys: the contract may have learned since."""
         if text is None or not any(key.steps[0] in text for key in self.keys):
             return False
-        record = orjson.loads(text)
+        raw = text.encode("utf-8", "surrogatepass")
+        try:
+            record = self.parsed(raw) if self._is_long else orjson.loads(text)
+        except (ValueError, RecursionError):
+            return any(rule.search(raw) for rule in self._rules)
         # what was strange inside of an object is kept under the object's path
         return any(
             is_value(value, key.text)
@@ -87,29 +171,74 @@ class Matcher:
             for value in values_at(top, key.steps[cut:])
         )
 
-    def _may_hold(self, raw: bytes) -> bool:
+    def may_hold(self, raw: bytes) -> bool:
+        """Whether the name of any key is in some bytes, or could be, escaped."""
         return b"\\u" in raw or any(name in raw for name in self._names)
 
-    def _is_tenants(self, raw: bytes) -> bool:
-        who = salvage(raw)
-        named = who.tenant or self.producers.get(who.producer_id or "")
+    def _is_anothers(self, raw: bytes, record: Any) -> bool:
+        """Whether a record is another tenant's; of a list, whether any of those in it is."""
+        if not self.shared:
+            return False
+        whose = [one for one in values_at(record, ()) if isinstance(one, dict)]
+        named = {self._named(one, salvage(raw)) for one in whose} or {self._named({}, salvage(raw))}
         # one that nobody can be told from is refused everywhere, and better erased than kept
-        return named in {None, self.tenant}
+        return not named <= {None, self.tenant}
+
+    def _named(self, record: dict[str, Any], salvaged: Identity) -> str | None:
+        """The tenant that a record names, wherever in it; of what says two, or is no JSON, the salvaged one."""
+
+        def told(name: str, otherwise: str | None) -> str | None:
+            if not record:
+                return otherwise
+            texts = {one for one in _children(record, name) if isinstance(one, str) and one}
+            return next(iter(texts), None) if len(texts) <= 1 else otherwise
+
+        return told("tenant", salvaged.tenant) or self.producers.get(told("producer_id", salvaged.producer_id) or "")
 
     @cached_property
     def _names(self) -> tuple[bytes, ...]:
         return tuple({json.dumps(key.leaf).encode() for key in self.keys})
 
     @cached_property
+    def _is_long(self) -> bool:
+        """Whether a key is a number that a float may be without being it."""
+        return any(is_long_number(key.text) for key in self.keys)
+
+    @cached_property
+    def _steps(self) -> tuple[bytes, ...]:
+        whose = ("tenant", "producer_id") if self.shared else ()
+        return tuple({json.dumps(step).encode() for key in self.keys for step in ("payload", *whose, *key.steps)})
+
+    @cached_property
     def _rules(self) -> tuple[re.Pattern[bytes], ...]:
         found = []
         for key in self.keys:
-            texts = {json.dumps(key.text)[1:-1].encode(), json.dumps(key.text, ensure_ascii=False)[1:-1].encode()}
-            value = b"|".join(re.escape(one) for one in sorted(texts))
-            # a record that was cut short may end within its quotes
-            name = re.escape(json.dumps(key.leaf).encode())
-            found.append(re.compile(name + rb'\s*:\s*\[?\s*"?(?:' + value + rb')(?=["\s,}\]]|$)'))
+            # what is rescued has the whole path as its name
+            name = b"|".join(_any_writing(one) for one in sorted({key.leaf, key.path}))
+            # One run of blanks and brackets, so that there is one way to match it: two of them side by side take
+            # quadratic time. A record that was cut short may end within its quotes.
+            rule = rb'"(?:' + name + rb')"\s*:[\s\[]*"?' + _any_writing(key.text) + rb'(?=["\s,}\]]|$)'
+            found.append(re.compile(rule))
         return tuple(found)
+
+
+_SHORT = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+
+
+def _any_writing(text: str) -> bytes:
+    """A pattern of a text within JSON's quotes: each character as it is, or escaped, in digits of either case."""
+    return b"".join(map(_any_writing_of, text))
+
+
+def _any_writing_of(character: str) -> bytes:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    escaped = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)).encode()
+    forms = [escaped]
+    if character not in '"\\':
+        forms.append(re.escape(character.encode("utf-8", "surrogatepass")))
+    if character in _SHORT:
+        forms.append(re.escape(f"\\{_SHORT[character]}".encode()))
+    return b"(?:" + b"|".join(forms) + b")"
 
 
 class _Every(dict[str, list[Any]]):
@@ -123,6 +252,13 @@ def _every(pairs: list[tuple[str, Any]]) -> _Every:
     return found
 
 
+def _exact(written: str) -> Decimal | float:
+    try:
+        return Decimal(written)
+    except InvalidOperation:  # its exponent has more than nineteen digits
+        return float(written)
+
+
 def _children(value: Any, name: str) -> Iterator[Any]:
     if isinstance(value, _Every):
         yield from value.get(name, ())
@@ -131,145 +267,13 @@ def _children(value: Any, name: str) -> Iterator[Any]:
 
 
 def values_at(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
-    """Values at the end of a path; a list on the way, or at the end, is gone through."""
-    if isinstance(value, list):
-        for one in value:
-            yield from values_at(one, steps)
-    elif not steps:
-        yield value
-    else:
-        for child in _children(value, steps[0]):
-            yield from values_at(child, steps[1:])
-
-
-def is_value(value: Any, text: str) -> bool:
-    """Whether a value of JSON is what a person wrote as a text."""
-    if isinstance(value, str):
-        return value == text
-    if value is None or isinstance(value, bool | dict):
-        return False
-    if isinstance(value, date):
-        return _is_date(value, text)
-    try:
-        return Decimal(str(value)) == Decimal(text)
-    except InvalidOperation:
-        return False
-
-
-def _is_date(value: date, text: str) -> bool:
-    try:
-        if not isinstance(value, datetime):
-            return value == date.fromisoformat(text)
-        meant = datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return value.replace(tzinfo=value.tzinfo or UTC) == meant.replace(tzinfo=meant.tzinfo or UTC)
-
-
-def holds_bytes(keys: tuple[Key, ...], body: bytes) -> bool:
-    """Whether any of the values is in some bytes, as they are or as JSON or CSV write it."""
-    return any(
-        form in body
-        for key in keys
-        for form in {key.text.encode(), json.dumps(key.text)[1:-1].encode(), key.text.replace('"', '""').encode()}
-    )
-
-
-@dataclass(frozen=True)
-class Cut:
-    """An object's content without a subject's records."""
-
-    body: bytes
-    records: int
-    """Taken out."""
-    identities: tuple[Identity, ...] = ()
-    """Of those taken out, as far as they can be read."""
-
-
-def cut_lines(body: bytes, matcher: Matcher, *, errors: bool = False) -> Cut:
-    """Take a subject's lines out of an object of JSON lines.
-
-    A line that goes leaves an empty one: every other keeps its number, by which quarantine tells where it was.
-
-    Args:
-        body: the content, unpacked.
-        matcher: tells the subject's records.
-        errors: whether the lines are error records of Firehose.
-    """
-    is_subjects = matcher.is_error_records if errors else matcher.is_subjects
-    lines = body.split(b"\n")
-    identities: list[Identity] = []
-    for number, line in enumerate(lines):
-        if line and is_subjects(line):
-            identities.append(salvage(_unwrapped(line) if errors else line))
-            lines[number] = b""
-    return Cut(b"\n".join(lines) if identities else body, len(identities), tuple(identities))
-
-
-def _unwrapped(line: bytes) -> bytes:
-    try:
-        return base64.b64decode(orjson.loads(line)["rawData"], validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        return line  # no error record: it may be the event itself
-
-
-_DELIMITERS = ",;\t|"
-
-
-def cut_csv(body: bytes, matcher: Matcher) -> Cut | None:
-    """Take a subject's rows out of a CSV file with a header; every other row keeps its bytes.
-
-    Returns:
-        None where the header has none of the subject's fields, or the body is no text.
-    """
-    encoding = "utf-8" if _is_utf8(body) else "latin-1"
-    rows = list(_csv_rows(body.decode(encoding)))
-    if not rows:
-        return None
-    head = rows[0].removeprefix("\ufeff")
-    delimiter = max(_DELIMITERS, key=head.count)
-    names = [one.strip().lower() for one in _cells(head, delimiter)]
-    places = [
-        (names.index(name), key.text)
-        for key in matcher.keys
-        for name in {key.path.lower(), key.leaf.lower()}
-        if name in names
-    ]
-    if not places:
-        return None
-    kept = [rows[0]]
-    for row in rows[1:]:
-        cells = _cells(row, delimiter)
-        if not any(place < len(cells) and _is_cell(cells[place], text) for place, text in places):
-            kept.append(row)
-    return Cut("".join(kept).encode(encoding), len(rows) - len(kept))
-
-
-def _is_cell(cell: str, text: str) -> bool:
-    return cell.strip() == text
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _csv_rows(text: str) -> Iterator[str]:
-    """Rows as they are written, line ends included; a line end within quotes belongs to the row."""
-    row: list[str] = []
-    open_quotes = False
-    for line in io.StringIO(text, newline=""):
-        row.append(line)
-        open_quotes ^= line.count('"') % 2 == 1
-        if not open_quotes:
-            yield "".join(row)
-            row = []
-    if row:
-        yield "".join(row)
-
-
-def _cells(row: str, delimiter: str) -> list[str]:
-    return next(csv.reader([row.rstrip("\r\n")], delimiter=delimiter), [])
+    """Values at the end of a path, in any order; a list on the way, or at the end, is gone through, however deep."""
+    left = [(value, 0)]
+    while left:
+        one, at = left.pop()
+        if isinstance(one, list):
+            left.extend((inner, at) for inner in one)
+        elif at == len(steps):
+            yield one
+        else:
+            left.extend((child, at + 1) for child in _children(one, steps[at]))

@@ -7,9 +7,10 @@ left alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lake.erasure import personal_paths
 from lake.manifest import Arrival, Lane
 from lake.names import POOL, Names
 from lake.tables import QUARANTINE
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from lake.declaration import Dataset, Lake
+    from lake.drops import Drop
     from lake.erasure import Subject
     from lake.manifest import Manifest
 
 __all__ = ["ObjectPlace", "datasets_of", "object_places", "targets"]
 
+_NUMBERS = {"int", "long", "float", "double", "decimal"}
 _RESULTS = ("query-results/", "athena-results/")
 
 
@@ -79,6 +82,7 @@ def datasets_of(lake: Lake, subject: Subject) -> list[Dataset]:
 def object_places(lake: Lake, subject: Subject, manifest: Manifest) -> list[ObjectPlace]:
     """Prefixes in which the subject is looked for."""
     tenant = subject.tenant
+    numbers = _numbers(lake)
     found: list[ObjectPlace] = []
     for dataset in datasets_of(lake, subject):
         stream = lake.stream_of(dataset.name, tenant)
@@ -86,19 +90,29 @@ def object_places(lake: Lake, subject: Subject, manifest: Manifest) -> list[Obje
         shared = stream.owner == POOL
         ledgers = {one.producer_id: owner for owner in stream.tenants for one in manifest.ledgers(owner, dataset.name)}
         place = (stream.owner, stream.bucket)
+        refused = Matcher(keys, tenant, shared, ledgers, numbers, _drops_of(lake, dataset.name, tenant))
         events = Names.processed_prefix(dataset.name, tenant if shared else None)
         found += [
             ObjectPlace(*place, events, Form.LINES, Matcher(keys, tenant), dataset.name),
-            ObjectPlace(*place, "errors/", Form.ERRORS, Matcher(keys, tenant, shared, ledgers), dataset.name),
+            ObjectPlace(*place, "errors/", Form.ERRORS, refused, dataset.name),
         ]
-    everything = Matcher(subject.keys, tenant)
+    everything = Matcher(subject.keys, tenant, numbers=numbers, drops=lake.drops)
     own = lake.names.bucket(tenant)
     found += [ObjectPlace(tenant, own, prefix, Form.RESULT, everything) for prefix in _RESULTS]
     found.append(ObjectPlace(tenant, own, "raw/", Form.RAW, everything))
     if any(place.owner == POOL for place in found):
         landing = lake.names.bucket(POOL)
-        found.append(ObjectPlace(POOL, landing, "raw/", Form.RAW, Matcher(subject.keys, tenant, shared=True)))
+        found.append(ObjectPlace(POOL, landing, "raw/", Form.RAW, replace(everything, shared=True)))
     return found
+
+
+def _drops_of(lake: Lake, dataset: str, tenant: str) -> tuple[Drop, ...]:
+    return tuple(one for one in lake.drops if (one.dataset, one.tenant) == (dataset, tenant))
+
+
+def _numbers(lake: Lake) -> frozenset[str]:
+    kinds = [item for one in lake.datasets for item in personal_paths(one.contract).items()]
+    return frozenset(path for path, kind in kinds if kind.name in _NUMBERS)
 
 
 def targets(lake: Lake, subject: Subject) -> list[tuple[Target, str]]:
@@ -112,6 +126,7 @@ def targets(lake: Lake, subject: Subject) -> list[tuple[Target, str]]:
         rows = Target(database, dataset.name, Form.ROWS, {"": Matcher(keys, tenant)}, dataset.contract)
         found.append((rows, tenant))
         for owner in dict.fromkeys((tenant, stream.owner)):
-            refused = {dataset.name: Matcher(keys, tenant, shared=owner == POOL)}
+            rows_of = _drops_of(lake, dataset.name, tenant)
+            refused = {dataset.name: Matcher(keys, tenant, owner == POOL, numbers=_numbers(lake), drops=rows_of)}
             found.append((Target(lake.names.database(owner), QUARANTINE, Form.REFUSED_ROWS, refused), owner))
     return found

@@ -11,10 +11,9 @@ goes is therefore said again, by an empty snapshot with its id, so that Iceberg 
 
 from __future__ import annotations
 
-import json
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -29,16 +28,7 @@ from lake.names import bucket_and_key
 from lake.tables import existing_table
 from spark_jobs.erase_files import Form, delete_object, is_refused, list_objects, search
 from spark_jobs.failures import conflict_of
-from spark_jobs.history import (
-    ERASED_BATCHES,
-    ERASED_ROWS,
-    ERASURE,
-    ERASURES,
-    PUBLISHED,
-    ancestors,
-    batch_of,
-    summary_of,
-)
+from spark_jobs.history import PUBLISHED, Taken, ancestors, batch_of, erasure_summary, erasures_of
 from spark_jobs.session import CATALOG, literal
 from spark_jobs.snapshots import remember
 from spark_jobs.tally import MADE_DAY
@@ -57,29 +47,10 @@ if TYPE_CHECKING:
     from spark_jobs.erase_files import Held
     from spark_jobs.erase_match import Matcher
 
-__all__ = ["Taken", "Target", "erase_files_of", "forget", "held_files", "remaining_in", "taken_out"]
+__all__ = ["Target", "erase_files_of", "forget", "held_files", "remaining_in", "taken_out"]
 
 _ATTEMPTS = 5
 _MAIN = "main"
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Rows that an erasure took out of a table."""
-
-    rows: int = 0
-    batches: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
-    """By batch (as the table has it), tenant, and the day on which their events were made."""
-
-    def __add__(self, other: Taken) -> Taken:
-        sums: dict[str, dict[str, dict[str, int]]] = {}
-        for one in (self, other):
-            for batch, tenants in one.batches.items():
-                for tenant, days in tenants.items():
-                    into = sums.setdefault(batch, {}).setdefault(tenant, {})
-                    for day, rows in days.items():
-                        into[day] = into.get(day, 0) + rows
-        return Taken(self.rows + other.rows, sums)
 
 
 @dataclass(frozen=True)
@@ -215,8 +186,9 @@ def _overwrite(
         for one in new:
             change.addFile(one)
         taken = before + Taken(gone, _by_batch(rows.where(subjects)) if gone else {})
-        told = json.dumps(taken.batches, separators=(",", ":"), sort_keys=True)
-        change.set(ERASURE, erasure_id).set(ERASED_ROWS, str(taken.rows)).set(ERASED_BATCHES, told).commit()
+        for name, told in erasure_summary(erasure_id, taken).items():
+            change.set(name, told)
+        change.commit()
     return taken
 
 
@@ -257,8 +229,8 @@ def _staged(spark: SparkSession, java: Any, tasks: list[Any]) -> Iterator[str]:
 def _condition(target: Target, rows: DataFrame) -> Column:
     matchers = dict(target.matchers)
     if target.form is Form.REFUSED_ROWS:
-        refused = F.udf(lambda dataset, tenant, payload: is_refused(matchers, dataset, tenant, payload), "boolean")
-        return refused("dataset", "tenant", "payload")
+        refused = F.udf(lambda *row: is_refused(matchers, *row), "boolean")
+        return refused("dataset", "tenant", "stage", "payload")
     matcher = matchers[""]
     rescued = F.udf(lambda text: matcher.is_in_rescued(text), "boolean")  # noqa: PLW0108 - Spark reads hints of others
     found = rescued("_rescued")
@@ -290,14 +262,8 @@ def _cast(kind: Primitive, text: str) -> str:
 
 def taken_out(catalog: GlueCatalog, target: Target, erasure_id: str, noted: Taken) -> Taken:
     """What an erasure has taken out of a table: as noted, or more, as the table tells of a run that was broken off."""
-    table = _load(catalog, target)
-    told = [summary_of(one) for one in ancestors(table)]
-    told = [one for one in told if one.get(ERASURE) == erasure_id]
-    mine = [Taken(int(one.get(ERASED_ROWS, "0")), json.loads(one.get(ERASED_BATCHES, "{}"))) for one in told]
-    kept = json.loads(table.properties.get(ERASURES, "{}")).get(erasure_id)
-    if kept is not None:
-        mine.append(Taken(kept["rows"], kept["batches"]))
-    return max([noted, *mine], key=lambda one: one.rows)
+    told = erasures_of(_load(catalog, target)).get(erasure_id, Taken())
+    return max(noted, told, key=lambda one: one.rows)
 
 
 def forget(

@@ -42,7 +42,7 @@ class Verification:
     tombstones_missing: Mapping[str, int]
     """By dataset: erased events that the manifest has forgotten, and which could come back."""
     unread: tuple[str, ...]
-    """Objects that can't be searched record by record, and don't hold the value as plain bytes."""
+    """As in the receipt: objects that a person should look at."""
 
     @property
     def is_clean(self) -> bool:

@@ -29,9 +29,13 @@ _PASSING = re.compile(
     r"|NoHttpResponseException|ConnectionClosedException|EOFException: Unexpected EOF|Premature end of"
     r"|Acquire operation took longer|Unable to execute HTTP request"
     r"|timed out|CommitFailedException|ConcurrentModification|executor .*lost|ExecutorLostFailure"
+    # the same of botocore in a worker
+    r"|botocore\.exceptions\.(?:\w*(?:Timeout|Connection)\w*|(?:ResponseStreaming|IncompleteRead|FlexibleChecksum)Error)"
     # a worker was killed: in its work, or while it waited for some
     r"|Python worker exited unexpectedly|PythonWorkerFactory\.\S*stopWorker"
 )
+# the text of another try would be the same: whatever it quotes, or is told of beside it, doesn't pass
+_LASTING = re.compile(r"\bPatternSyntaxException\b")
 # how Iceberg says that another's commit came between; the last of them, that manifests it was to replace were replaced
 _OVERTAKEN = re.compile(r"\b(?:ValidationException|CommitFailedException|arraySize cannot be negative)\b")
 _UNKNOWN = re.compile(r"\bCommitStateUnknownException\b")
@@ -111,7 +115,7 @@ def _told(doing: str, error: Exception) -> LakehoseError:
         return kind(f"{doing}: {ours[1].strip()}")
     causes = _CAUSE.findall(text)
     said = causes[-1] if causes else text.strip().partition("\n")[0]
-    kind = TransientError if _PASSING.search(text) else TerminalError
+    kind = TransientError if _PASSING.search(text) and not _LASTING.search(text) else TerminalError
     return kind(f"{doing}: Spark failed: {said[:_LONGEST]}")
 
 

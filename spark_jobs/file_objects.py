@@ -11,7 +11,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from lake.names import Names
+from lake.names import Names, day_folders
 
 if TYPE_CHECKING:
     from datetime import date
@@ -58,8 +58,7 @@ class FileObjects:
         """
         if day != self._last_day:
             self._last_day = day
-            folders = f"year={day.year:04d}/month={day.month:02d}/day={day.day:02d}/"
-            self._last_prefix = self._events_prefix + folders
+            self._last_prefix = self._events_prefix + day_folders(day)
         self._add(self._last_prefix, line + b"\n")
 
     def refused(self, record: ErrorRecord) -> None:

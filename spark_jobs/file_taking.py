@@ -20,7 +20,7 @@ from lake.clients import error_code
 from lake.defaults import now, silent
 from lake.drops import TakenFile, TakenFiles, file_producer
 from lake.envelope import Identity
-from lake.error_record import ErrorRecord
+from lake.error_record import FILES_STAGE, ErrorRecord
 from lake.errors import LakehoseError, TransientError
 from lake.manifest import Manifest, ProducerLedger
 from spark_jobs.csv_events import EventRow, Events
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileReport", "FoundFile", "Outcome", "Target", "take_file"]
 
-STAGE = "files"
-"""What the quarantine table names as the stage that refused a row."""
 _CHUNK = 2**20
 _IN_MEMORY = 16 * 2**20  # of a file as stored; a larger one goes to disk
 _DOWNLOADS = 3
@@ -127,7 +125,7 @@ def take_file(
     drop, uri = target.drop, target.uri(found)
     try:
         return _take(found, target, cloud, round(clock().timestamp() * 1000), after)
-    except (ClientError, BotoCoreError, LakehoseError) as error:
+    except (ClientError, BotoCoreError, LakehoseError, OSError) as error:  # the last: its disk is full
         if isinstance(error, ClientError) and error.operation_name == "GetObject" and error_code(error) in _CHANGED:
             return FileReport(drop.name, uri, Outcome.CHANGED)
         return FileReport(drop.name, uri, Outcome.FAILED, message=f"{uri}: {error}")
@@ -212,7 +210,7 @@ class _Transformation:
 
     def _refuse(self, reason: CsvReason, message: str, raw: bytes, sequence: int) -> None:
         who = Identity(tenant=self._target.drop.tenant, producer_id=self._producer_id, sequence=sequence)
-        self.objects.refused(ErrorRecord(reason, message, raw, who, self._found.modified_ms, STAGE))
+        self.objects.refused(ErrorRecord(reason, message, raw, who, self._found.modified_ms, FILES_STAGE))
         self.rows += 1
         self.refused += 1
 

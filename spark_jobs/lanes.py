@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
 from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.contract import Field, Primitive
@@ -33,6 +34,7 @@ __all__ = ["Events", "Refused", "Rules", "Strays", "quarantine_rows"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 _STRING = Primitive("string")
+_FAILED_BY_FUNCTION = "Lambda.ProcessingFailedStatus"
 
 
 class Rules(Protocol):
@@ -127,6 +129,11 @@ class Refused:
 
     producers: Mapping[str, str]
     """Tenant by producer id, of producers with a ledger: what lost its tenant on its way is their tenant's."""
+    contract: Contract
+    carried: tuple[str, ...]
+    """Tenants of the stream."""
+    planned_at_ms: int
+    """The moment that "now" is for its records."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -134,7 +141,8 @@ class Refused:
         return (Field("nothing", _STRING),)
 
     def judge(self) -> Callable[[bytes], Judged]:
-        """Refuse, with the reason that the error record gives."""
+        """Refuse, with the reason that the error record gives, or the one that a stream's function couldn't give."""
+        now = _EPOCH + timedelta(milliseconds=self.planned_at_ms)
 
         def judge(line: bytes) -> Judged:
             try:
@@ -145,6 +153,14 @@ class Refused:
             who = record.identity
             owner = self.producers.get(who.producer_id) if who.producer_id else None
             fate = Refusal(record.code, record.message, who)
+            if record.code == _FAILED_BY_FUNCTION:
+                # all that Firehose keeps of it; our function fails what ingest refuses
+                found = Judge(self.contract, who.tenant or "", now).judge(_versioned(record.raw, self.contract))
+                if isinstance(found, Refusal):
+                    fate = Refusal(found.reason, found.message, who)
+                elif who.tenant not in self.carried:
+                    told = f"the record says tenant {who.tenant}, and the stream carries: {', '.join(self.carried)}"
+                    fate = Refusal(Reason.UNKNOWN_TENANT, told, who)
             return Judged(fate, who.tenant or owner, record.raw, _moment(record.arrival_ms), record.stage)
 
         return judge
@@ -156,6 +172,17 @@ class Refused:
     def tenant_of_object(self) -> str | None:
         """Its records' tenants can't be known."""
         return None
+
+
+def _versioned(raw: bytes, contract: Contract) -> bytes:
+    """An event as the function saw it: with the contract's version where it has none."""
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw
+    if type(record) is not dict or not record or "schema_version" in record:
+        return raw
+    return f'{{"schema_version":"{contract.version}",'.encode() + raw.lstrip()[1:]
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -256,18 +256,26 @@ class _Collector:
 
 
 def _until(spec: PartitionSpec, values: tuple[Any, ...]) -> datetime | None:
-    """The end of the first part of a partition that is a time."""
+    """The end of the first part of a partition that is a time; None where there is none that Python can tell."""
     for one, value in zip(spec.fields, values, strict=True):
-        if value is None:
-            continue
-        ordinal = _ordinal(value)
-        match one.transform:
-            case HourTransform():
-                return _EPOCH + timedelta(hours=ordinal + 1)
-            case DayTransform():
-                return _EPOCH + timedelta(days=ordinal + 1)
-            case MonthTransform():
-                return datetime(1970 + (ordinal + 1) // 12, (ordinal + 1) % 12 + 1, 1, tzinfo=UTC)
-            case YearTransform():
-                return datetime(1971 + ordinal, 1, 1, tzinfo=UTC)
+        if value is not None:
+            try:
+                found = _end(one.transform, _ordinal(value))
+            except (OverflowError, ValueError):  # 9999-12-31 stands for "never" in many a system
+                return None
+            if found is not None:
+                return found
+    return None
+
+
+def _end(transform: object, ordinal: int) -> datetime | None:
+    match transform:
+        case HourTransform():
+            return _EPOCH + timedelta(hours=ordinal + 1)
+        case DayTransform():
+            return _EPOCH + timedelta(days=ordinal + 1)
+        case MonthTransform():
+            return datetime(1970 + (ordinal + 1) // 12, (ordinal + 1) % 12 + 1, 1, tzinfo=UTC)
+        case YearTransform():
+            return datetime(1971 + ordinal, 1, 1, tzinfo=UTC)
     return None

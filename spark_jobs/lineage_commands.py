@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.errors import TerminalError, known_values
 from lake.lineage_log import LineageLog, Told
 from lake.manifest import BatchId, Lane
+from lake.printing import PlainTable
 from spark_jobs.dedup import first_id
 from spark_jobs.plan import read_plan
 
@@ -104,7 +104,7 @@ def _of_dataset(lake: Lake, cloud: Cloud, dataset: str, tenant: str | None, sinc
 def _print(found: list[Told]) -> None:
     out = Console(highlight=False)
     out.width = max(out.width, _NARROWEST)
-    table = Table("time", "job", "turn", "inputs", "outputs", box=None)
+    table = PlainTable("time", "job", "turn", "inputs", "outputs", box=None)
     for one in found:
         event = one.event
         cells = (event["job"]["name"], event["eventType"], _places(event["inputs"]), _places(event["outputs"]))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.errors import FindingError, TerminalError
+from lake.printing import PlainTable
 from lake.quality_log import QualityLog, State, result_to_dict
 from spark_jobs.plan import read_plan
 from spark_jobs.quality_hold import Ruling, Verdict, parse_batch, read_hold, read_ruling, write_ruling
@@ -91,7 +91,7 @@ def _moment(moment_ms: int) -> str:
 def _print(entries: list[Entry], *, failed: bool) -> None:
     out = Console(highlight=False)
     out.width = max(out.width, _NARROWEST)
-    table = Table("batch", "planned", "state", "rule", "severity", "value", "must be", "passed", box=None)
+    table = PlainTable("batch", "planned", "state", "rule", "severity", "value", "must be", "passed", box=None)
     for one in entries:
         for result in one.results:
             if failed and result.passed:

@@ -11,15 +11,16 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
 from lake.contract import Field, Primitive
-from lake.envelope import ENVELOPE, Identity, salvage
-from spark_jobs.values import Trouble, converter, has_decimal
+from lake.envelope import ENVELOPE, PROCESSED_AT, Identity, salvage
+from lake.errors import first_repeated
+from spark_jobs.values import Trouble, converter, has_decimal, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from lake.contract import Contract
 
-__all__ = ["ENVELOPE_FIELDS", "LONGEST_KEY", "Judge", "Reason", "Refusal", "Row"]
+__all__ = ["ENVELOPE_FIELDS", "LONGEST_KEY", "Judge", "Reason", "Refusal", "Row", "identity_in"]
 
 
 class Reason(StrEnum):
@@ -83,7 +84,7 @@ LONGEST_KEY = 256
 _LARGEST_SEQUENCE = 2**63 - 1
 _VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
 _SPACED = re.compile(rb'"\s+:')
-_ENVELOPE_KEYS = frozenset((*ENVELOPE, "payload"))
+_ENVELOPE_KEYS = frozenset((*ENVELOPE, PROCESSED_AT, "payload"))
 
 
 class Judge:
@@ -103,11 +104,18 @@ class Judge:
     def judge(self, raw: bytes) -> Row | Refusal:
         """Decide on one record, by its bytes."""
         try:
+            return self._judged(raw)
+        except RecursionError:  # how deep is too deep depends on who calls, and on what is done with it
+            return Refusal(Reason.MALFORMED_JSON, "the record is nested too deeply", salvage(raw))
+
+    def _judged(self, raw: bytes) -> Row | Refusal:
+        try:
             record = self._parse(raw)
         except ValueError as error:
             return Refusal(Reason.MALFORMED_JSON, f"the record is no JSON: {error}", salvage(raw))
-        except RecursionError:
-            return Refusal(Reason.MALFORMED_JSON, "the record is nested too deeply", salvage(raw))
+        except InvalidOperation:  # Decimal's exponents have nineteen digits at the most
+            said = "the record is no JSON: a number's exponent is too long"
+            return Refusal(Reason.MALFORMED_JSON, said, salvage(raw))
         if type(record) is not dict:
             return Refusal(Reason.MALFORMED_JSON, "the record is JSON, but no object", salvage(raw))
         trouble = Trouble()
@@ -137,21 +145,21 @@ class Judge:
     def _refused(self, record: dict[str, Any], trouble: Trouble) -> Refusal | None:
         """The first of the reasons that apply."""
         if trouble.missing:
-            return Refusal(Reason.MISSING_FIELD, f"missing: {', '.join(trouble.missing)}", _identity(record))
+            return Refusal(Reason.MISSING_FIELD, f"missing: {told(trouble.missing, ', ')}", identity_in(record))
         if trouble.wrong:
-            return Refusal(Reason.WRONG_TYPE, "; ".join(trouble.wrong), _identity(record))
+            return Refusal(Reason.WRONG_TYPE, told(trouble.wrong, "; "), identity_in(record))
         tenant, dataset, version = record["tenant"], record["dataset"], record["schema_version"]
         if tenant != self._tenant:
             message = f"the record says tenant {tenant}, and it lies under tenant={self._tenant}"
-            return Refusal(Reason.TENANT_MISMATCH, message, _identity(record))
+            return Refusal(Reason.TENANT_MISMATCH, message, identity_in(record))
         if dataset != self._contract.dataset:
             message = f"the record says dataset {dataset[:LONGEST_KEY]}, and it lies under {self._contract.dataset}"
-            return Refusal(Reason.UNKNOWN_DATASET, message, _identity(record))
+            return Refusal(Reason.UNKNOWN_DATASET, message, identity_in(record))
         found = _VERSION.fullmatch(version)
         if found is None or found[1] != self._major:
             contract = f"the contract is {self._contract.version}"
             message = f"the record says schema_version {version[:LONGEST_KEY]}, and {contract}"
-            return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, message, _identity(record))
+            return Refusal(Reason.UNKNOWN_SCHEMA_VERSION, message, identity_in(record))
         return None
 
     def _ahead(self, record: dict[str, Any], values: list[Any]) -> Refusal | None:
@@ -159,7 +167,7 @@ class Judge:
             return None
         limit = f"{self._contract.skew_minutes:,} minutes from {self._now:%Y-%m-%dT%H:%M:%SZ}"
         message = f"event_time: got {record['event_time']}, allowed is at most {limit}, when it was ingested"
-        return Refusal(Reason.CLOCK_SKEW, message, _identity(record))
+        return Refusal(Reason.CLOCK_SKEW, message, identity_in(record))
 
     def _rescued(self, record: dict[str, Any], payload: dict[str, Any], trouble: Trouble) -> str | None:
         kept = {} if payload.keys() <= self._known else {k: v for k, v in payload.items() if k not in self._known}
@@ -169,7 +177,12 @@ class Judge:
             # below a name that no field of a contract can have
             strange = {key: value for key, value in record.items() if key not in _ENVELOPE_KEYS}
             kept[_free("$envelope", kept)] = strange
-        return orjson.dumps(kept, default=_plain_number).decode() if kept else None
+        if not kept:
+            return None
+        try:
+            return orjson.dumps(kept, default=_plain_number).decode()
+        except TypeError:  # a whole number beyond 64 bits, which only a contract with decimals keeps as one
+            return json.dumps(kept, default=_plain_number, ensure_ascii=False, separators=(",", ":"))
 
 
 _Converters = list[tuple[Field, "Callable[[Any, Trouble], Any]"]]
@@ -209,7 +222,7 @@ def _check_envelope(record: dict[str, Any], payload: Any, trouble: Trouble) -> N
         trouble.wrong.append("payload: allowed is an object")
 
 
-def _identity(record: dict[str, Any]) -> Identity:
+def identity_in(record: dict[str, Any]) -> Identity:
     """Whose record it is; what is no string, empty or endless identifies nobody."""
     found: dict[str, Any] = {
         name: value for name in _KEYS if type(value := record.get(name)) is str and 0 < len(value) <= LONGEST_KEY
@@ -234,8 +247,7 @@ def _keys(value: Any) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = first_repeated(name for name, _ in pairs) or ""
         raise ValueError(f"the key {twice[:LONGEST_KEY]!r} is there twice")
     return found
 

@@ -4,9 +4,10 @@ A record is judged by the contract as it is now. One that would become a row is 
 received, into the stream's `processed/` prefix of its tenant, from where ingest takes it as any other; its event id,
 producer and sequence number are its own. One that would be refused again stays where it is, and is told.
 
-The records that one batch had put into quarantine become one object, or several of 10,000 records, for each tenant and
-day. Its key is made of the records it holds: a replay that was killed and is started again writes the same objects, of
-which ingest takes each once. Then the manifest notes the records, and no later replay takes them.
+The records that one batch had put into quarantine become one object, or several of 10,000 records or 64 MiB of
+lines, for each tenant and day. Its key is made of the records it holds: a replay that was killed and is started again
+writes the same objects, of which ingest takes each once. Then the manifest notes the records, and no later replay takes
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lake.envelope import ENVELOPE
 from lake.erasure import tombstone
 from lake.errors import TerminalError, known_values
 from lake.manifest import Arrival, Lane, Manifest
-from lake.names import Names
+from lake.names import Names, day_folders
 from lake.tables import QUARANTINE, glue_catalog, load_table
 from spark_jobs.failures import spoken
 from spark_jobs.records import Judge, Reason, Row
@@ -47,10 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ReplayReport", "run"]
 
-_RECORDS = 10_000  # in one object
+_RECORDS, _LINE_BYTES = 10_000, 64 * 2**20  # in one object, as it is unpacked
 _ASKED = 2_000  # records looked up in the manifest at a time
 _EVENT_ID, _EVENT_TIME = ENVELOPE.index("event_id"), ENVELOPE.index("event_time")
-_COLUMNS = ("payload", "object", "position", "event_id", "_batch")
+_WHOSE = ["event_id", "tenant"]
+_COLUMNS = ("payload", "object", "position", "_batch", *_WHOSE)
 
 
 @dataclass
@@ -184,7 +186,7 @@ class _Replay:
         for _, records in groupby(self._records(stream, table), key=lambda one: one.batch):
             # one object is of one batch, tenant and day, whatever was asked for
             for place, group in groupby(self._fitting(stream, records), key=lambda one: (one.tenant, one.day)):
-                while chunk := list(islice(group, _RECORDS)):
+                for chunk in _chunks(group):
                     self._write(stream, place, chunk)
 
     def _records(self, stream: Stream, table: str) -> Iterator[_Record]:
@@ -196,18 +198,21 @@ class _Replay:
             rows = rows.where(F.col("quarantined_at") >= F.lit(self.since.isoformat()).cast("timestamp"))
         rows = rows.select(*_COLUMNS)
         events = [
-            self.spark.table(f"{CATALOG}.{self.lake.names.database(one)}.{stream.dataset.name}").select("event_id")
+            self.spark.table(f"{CATALOG}.{self.lake.names.database(one)}.{stream.dataset.name}").select(
+                "event_id", F.lit(one).alias("tenant")
+            )
             for one in stream.tenants
             if self.tenant in {None, one}
         ]
         there = events[0]
         for other in events[1:]:
             there = there.unionAll(other)
-        # of a large table no more than the ids is read, and only those that were asked for are kept
-        ids = rows.select("event_id").dropDuplicates()
-        there = there.join(F.broadcast(ids), "event_id", "left_semi").dropDuplicates()
+        # of a large table no more than the ids is read, and only those that were asked for are kept; another tenant's
+        # event may have the same id
+        ids = rows.select(*_WHOSE).dropDuplicates()
+        there = there.join(F.broadcast(ids), _WHOSE, "left_semi").dropDuplicates()
         there = there.withColumn("in_table", F.lit(True))
-        joined = rows.join(there, "event_id", "left").orderBy("_batch", "object", "position")
+        joined = rows.join(there, _WHOSE, "left").orderBy("_batch", "object", "position")
         for row in joined.toLocalIterator(prefetchPartitions=True):
             yield _Record(
                 digest=_digest(row["object"], row["position"]),
@@ -249,7 +254,7 @@ class _Replay:
             self.report.stay[fate.reason] += 1
             return None
         moment: datetime = fate.values[_EVENT_TIME]
-        day = moment.astimezone(UTC).strftime("year=%Y/month=%m/day=%d/")
+        day = day_folders(moment.astimezone(UTC))
         # a line end in valid JSON is a space, and would end the line of an object
         line = one.payload.strip().replace(b"\n", b" ")
         return _Fit(claimed, day, one.digest, str(fate.values[_EVENT_ID]), line)
@@ -290,6 +295,20 @@ class _Replay:
         self.after("noted")
         self.report.objects.append(uri)
         self.say(f"object {uri}: {len(chunk):,} records sent round again")
+
+
+def _chunks(fits: Iterable[_Fit]) -> Iterator[list[_Fit]]:
+    """Records in parts that one object each has room for; at least one in each."""
+    chunk: list[_Fit] = []
+    size = 0
+    for one in fits:
+        size += len(one.line) + 1
+        if chunk and (len(chunk) == _RECORDS or size > _LINE_BYTES):
+            yield chunk
+            chunk, size = [], len(one.line) + 1
+        chunk.append(one)
+    if chunk:
+        yield chunk
 
 
 def _digest(uri: str, position: int | None) -> str:

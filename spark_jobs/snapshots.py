@@ -14,21 +14,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lake.tables import change_table
 from spark_jobs.history import (
     BATCHES,
     COMPACTED_THROUGH,
-    ERASED_BATCHES,
-    ERASED_ROWS,
-    ERASURE,
     ERASURES,
     ancestors,
+    batch_parts,
     compaction_mark,
+    erasures_of,
+    erasures_property,
     numbers_of,
     staged_batch,
-    summary_of,
 )
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ def _held_by_refs(table: Table, by_id: dict[int, Snapshot], history: set[int]) -
 
 
 def _is_past(batch: str, numbers: dict[str, int]) -> bool:
-    series, _, number = batch.rpartition("/")
+    parts = batch_parts(batch)
     # an id that isn't one of ours is somebody's own affair
-    return number.isdecimal() and int(number) <= numbers.get(series, 0)
+    return parts is not None and parts[1] <= numbers.get(parts[0], 0)
 
 
 def _age(one: Snapshot, now: datetime) -> timedelta:
@@ -151,20 +150,9 @@ def _properties(table: Table, going: set[int]) -> dict[str, str]:
     told = {BATCHES: json.dumps(numbers_of(table), sort_keys=True)}
     if mark := compaction_mark(table):
         told[COMPACTED_THROUGH] = mark
-    if erased := _erasures(table, going):
-        told[ERASURES] = json.dumps(erased, separators=(",", ":"), sort_keys=True)
+    if erased := erasures_of(table, going):  # one that isn't finished may have its count nowhere else
+        told[ERASURES] = erasures_property(erased)
     return told
-
-
-def _erasures(table: Table, going: set[int]) -> dict[str, dict[str, Any]]:
-    """What erasures took out, by their ids: an erasure that isn't finished may have it nowhere else."""
-    found: dict[str, dict[str, Any]] = json.loads(table.properties.get(ERASURES, "{}"))
-    for one in ancestors(table):
-        told = summary_of(one)
-        erasure, rows = told.get(ERASURE), int(told.get(ERASED_ROWS, "0"))
-        if erasure and one.snapshot_id in going and rows > found.get(erasure, {"rows": 0})["rows"]:
-            found[erasure] = {"rows": rows, "batches": json.loads(told.get(ERASED_BATCHES, "{}"))}
-    return found
 
 
 def forget_erasure(catalog: GlueCatalog, identifier: tuple[str, str], erasure_id: str) -> None:
@@ -176,12 +164,12 @@ def forget_erasure(catalog: GlueCatalog, identifier: tuple[str, str], erasure_id
     """
 
     def change(table: Table) -> bool:
-        there = json.loads(table.properties.get(ERASURES, "{}"))
+        there = erasures_of(table, among=())
         if there.pop(erasure_id, None) is None:
             return False
         with table.transaction() as work:
             if there:
-                work.set_properties({ERASURES: json.dumps(there, separators=(",", ":"), sort_keys=True)})
+                work.set_properties({ERASURES: erasures_property(there)})
             else:
                 work.remove_properties(ERASURES)
         return True

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import uuid_utils
 from rich.console import Console
-from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
 from lake.erasure import parse_subject, read_receipt
 from lake.errors import TerminalError, known_values
+from lake.printing import PlainTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -189,7 +189,7 @@ def _say(text: str) -> None:
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(columns[0], title=title, title_justify="left", box=None)
+    table = PlainTable(columns[0], title=title, title_justify="left", box=None)
     for name in columns[1:]:
         table.add_column(name, justify="right")
     for row in rows:
@@ -208,6 +208,9 @@ def _print_findings(counts: Mapping[str, int], *, as_json: bool) -> None:
     _print_table("found, nothing changed", ("place", "records"), rows)
 
 
+_UNREAD = "not all of it can be searched record by record, or it has the value where no record has; look at it"
+
+
 def _print_receipt(receipt: Receipt, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(receipt), indent=2))
@@ -221,7 +224,7 @@ def _print_receipt(receipt: Receipt, *, as_json: bool) -> None:
         typer.echo(note)
     for place in receipt.places.values():
         for uri in place.unread:
-            typer.echo(f"object {uri}: can't be searched record by record; its bytes don't hold the value")
+            typer.echo(f"object {uri}: {_UNREAD}")
     typer.echo(f"erasure {receipt.id}: finished at {receipt.finished_at}; {sum(receipt.events.values()):,} events")
 
 
@@ -246,7 +249,7 @@ def _print_verification(found: Verification, *, as_json: bool) -> None:
         if count:
             typer.echo(f"{dataset}: {count} erased events are unknown to the manifest, and could come back")
     for uri in found.unread:
-        typer.echo(f"object {uri}: can't be searched record by record; its bytes don't hold the value")
+        typer.echo(f"object {uri}: {_UNREAD}")
     if not found.receipt.is_finished:
         typer.echo(f"erasure {found.receipt.id}: not finished; `lakehose erase --resume` goes on with it")
     typer.echo(f"erasure {found.receipt.id}: " + ("nothing is left" if found.is_clean else "NOT clean"))

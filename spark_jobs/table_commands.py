@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
 
 from lake.context import CommandContext  # noqa: TC001 - typer reads annotations at run time
+from lake.printing import PlainTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,8 +178,8 @@ def print_upkeep(report: MaintainReport, *, as_json: bool) -> None:
     typer.echo(f"maintain: {len(report.tables)} tables in {report.seconds:.1f} s{more}")
 
 
-def _sheet(title: str, first: str, numbers: Sequence[str]) -> Table:
-    made = Table(first, title=title, title_justify="left", box=None)
+def _sheet(title: str, first: str, numbers: Sequence[str]) -> PlainTable:
+    made = PlainTable(first, title=title, title_justify="left", box=None)
     for name in numbers:
         made.add_column(name, justify="right")
     return made
@@ -189,7 +189,7 @@ def _number(value: int) -> str:
     return f"{value:,}"
 
 
-def _print(shown: Table) -> None:
+def _print(shown: PlainTable) -> None:
     """Print a table as wide as it is, however narrow the terminal or the pipe says it is: a cut name is of no use."""
     out = Console(highlight=False)
     wanted = Measurement.get(out, out.options.update(max_width=_WIDEST), shown).maximum

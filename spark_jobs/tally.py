@@ -23,7 +23,9 @@ __all__ = ["IDENTIFIED", "MADE_DAY", "Tally", "seen_spans"]
 IDENTIFIED = "tenant IS NOT NULL AND producer_id IS NOT NULL AND sequence IS NOT NULL"
 """Whether a record's producer and number are known, in Spark SQL."""
 MADE_DAY = (
-    "CASE WHEN event_id RLIKE '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$' "
+    # by its length too: Java's $ matches before a last line end as well
+    "CASE WHEN length(event_id) = 36 "
+    "AND event_id RLIKE '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$' "
     "THEN CAST(conv(concat(left(event_id, 8), substr(event_id, 10, 4)), 16, 10) AS bigint) DIV 86400000 END"
 )
 """`lake.envelope.made_day` in Spark SQL: days since 1970, null where the id is no UUIDv7."""

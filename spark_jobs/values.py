@@ -18,7 +18,7 @@ import pyarrow as pa
 from lake.contract import Field, FieldType, ListOf, Primitive, StructOf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "LARGEST_FLOAT",
@@ -29,6 +29,7 @@ __all__ = [
     "converter",
     "has_decimal",
     "spark_type",
+    "told",
 ]
 
 _BITS = {"int": 31, "long": 63}
@@ -59,6 +60,7 @@ _JSON_NAMES = {
 }
 _EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the usual context rounds at 28 digits
 _SHOWN = 40  # characters of a wrong value that a message repeats
+_MOST_TOLD = 20  # of what is wrong with one record
 
 
 class NotTakenError(Exception):
@@ -81,8 +83,20 @@ class Trouble:
         try:
             return convert(value, self)
         except NotTakenError as error:
-            self.wrong.append(f"{path}: got {_shown(value)}, allowed is {error}")
+            if len(self.wrong) <= _MOST_TOLD:
+                self.wrong.append(f"{path}: got {_shown(value)}, allowed is {error}")
             return None
+
+    def lacks(self, path: str) -> None:
+        """Note that a required field isn't there."""
+        if len(self.missing) <= _MOST_TOLD:
+            self.missing.append(path)
+
+
+def told(troubles: Sequence[str], between: str) -> str:
+    """Say what is wrong with a record: a list may hold a million wrong elements."""
+    rest = [f"and more than these {_MOST_TOLD}"] if len(troubles) > _MOST_TOLD else []
+    return between.join([*troubles[:_MOST_TOLD], *rest])
 
 
 def _shown(value: Any) -> str:
@@ -206,13 +220,17 @@ _PLAIN: dict[str, Callable[[Any, Trouble], Any]] = {
 def _decimal(kind: Primitive) -> Callable[[Any, Trouble], Decimal]:
     limit = Decimal(10) ** (kind.precision - kind.scale)
     step = Decimal(1).scaleb(-kind.scale)
+    asked = f"a number that fits {kind}"
 
     def take(value: Any, _: Trouble) -> Decimal:
         if type(value) is int or type(value) is Decimal:
             found = Decimal(value)
+            # before the remainder is made: of the smallest numbers it would be zero
+            if found and found.adjusted() < -kind.scale:
+                raise NotTakenError(asked)
             if found.copy_abs() < limit and _EXACT.remainder(found, step) == 0:
                 return found.quantize(step, context=_EXACT)
-        raise NotTakenError(f"a number that fits {kind}")
+        raise NotTakenError(asked)
 
     return take
 
@@ -240,7 +258,7 @@ def _struct(kind: StructOf, path: str) -> Callable[[Any, Trouble], dict[str, Any
         for field, inside, convert in fields:
             one = value.get(field.name)
             if one is None and field.required:
-                trouble.missing.append(inside)
+                trouble.lacks(inside)
             taken[field.name] = None if one is None else trouble.take(convert, one, inside)
         if not value.keys() <= known:
             # told by the path, and in a list as often as it comes: nothing is dropped

@@ -180,7 +180,7 @@ def test_a_table_that_has_moved_on_has_the_branch_made_again_from_there(world):
     assert sequences(world) == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("step", ["branch", "claimed", "published", "dropped"])
+@pytest.mark.parametrize("step", ["created", "branch", "claimed", "published", "dropped"])
 def test_a_publication_that_was_killed_is_finished_once(world, step):
     with pytest.raises(Stop):
         filled(world, branch="repair", publish=True, after=stop_after(step))
@@ -190,6 +190,18 @@ def test_a_publication_that_was_killed_is_finished_once(world, step):
     world.deliver("d", [world.event(5)])
     world.ingest()
     assert sequences(world) == [1, 2, 3, 4, 5]
+
+
+def test_a_chunk_whose_number_went_to_others_meanwhile_is_ingested_under_the_next(world):
+    lose(world, 4)
+    with pytest.raises(Stop):  # between the claims of the two chunks
+        filled(world, branch="repair", publish=True, after=stop_after("plan"))
+    world.deliver("d", [world.event(5)])
+    assert [str(one.batch) for one in world.ingest().batches] == [batch(3), batch(4)]
+    report = filled(world, branch="repair", publish=True)
+    assert report.batches == (batch(3), batch(5))
+    assert sequences(world) == [1, 2, 3, 4, 5]
+    assert set(world.table("solo").refs()) == {"main"}
 
 
 def test_an_ingest_that_finds_the_numbers_claimed_does_the_same_work_once(world):

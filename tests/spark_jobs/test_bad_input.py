@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lake.manifest import Counts
+from lake.manifest import Counts, Lane
 from spark_jobs import kept
 from spark_jobs.kept import kept_records
 from spark_jobs.lanes import Events
 from spark_jobs.objects import StoredObject
 
-NAUGHTY = Path("/work/shared/data/naughty-strings/blns.json")
+NAUGHTY = Path(__file__).parents[3] / "shared" / "data" / "naughty-strings" / "blns.json"
 MIB = 2**20
 
 
@@ -56,6 +56,17 @@ def test_objects_that_cannot_be_read_stand_beside_those_that_can(world):
         ("no-gzip.gz", None, "unreadable_object", 0),
     ]
     assert [row["sequence"] for row in world.rows("solo")] == [1, 2]
+
+
+def test_objects_with_the_longest_keys_that_s3_takes_are_ingested_and_told_apart(world):
+    prefix = "processed/visits/tenant=solo/year=2013/month=01/day=01/"
+    for number in (1, 2, 3):
+        key = f"{prefix.ljust(1020, 'x')}{number}.gz"
+        world.put(world.bucket("solo"), key, [world.event(number)])
+    world.ingest()
+    world.ingest(listed=True)
+    assert [row["event_id"] for row in world.rows("solo")] == [world.event(number)["event_id"] for number in (1, 2, 3)]
+    assert world.manifest().waiting("solo", "visits", Lane.EVENTS, "solo") == []
 
 
 def test_lines_that_are_no_events_stand_beside_those_that_are(world):

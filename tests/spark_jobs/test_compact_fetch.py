@@ -63,6 +63,29 @@ def test_rows_that_need_more_room_than_there_is_are_refused(tmp_path):
         read([names], room=3 * each - 1)
 
 
+def test_of_a_long_text_in_a_dictionary_no_more_is_decoded_than_there_is_room_for(tmp_path):
+    made = pa.table({"text": ["x" * 100_000] * 3000}, schema=pa.schema([WANTED.field("text")]))
+    pq.write_table(made, tmp_path / "x.parquet", store_schema=False, compression="zstd")
+    del made
+    assert (tmp_path / "x.parquet").stat().st_size < 2000
+    pool = pa.default_memory_pool()
+    usual = pa.proxy_memory_pool(pool)  # tells the most of what is taken from now on
+    pa.set_memory_pool(usual)
+    try:
+        with pytest.raises(UnfitError, match="too much"):
+            read([[str(tmp_path / "x.parquet")]], room=2**20)
+    finally:
+        pa.set_memory_pool(pool)
+    assert usual.max_memory() < 64 * 2**20
+
+
+def test_what_is_too_much_as_it_is_stored_is_not_decoded(tmp_path, monkeypatch):
+    name = stored(tmp_path / "x.parquet", list(range(1000)), use_dictionary=False)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UnfitError, match="too much"):
+        read([[name]], room=7000)
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not Parquet at all" * 100])
 def test_what_is_no_parquet_is_left_to_spark(tmp_path, content):
     (tmp_path / "x.parquet").write_bytes(content)

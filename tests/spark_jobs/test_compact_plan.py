@@ -1,11 +1,25 @@
 """What compaction decides to rewrite: pure, from what the metadata tells."""
 
+import random
+import time
 from datetime import UTC, datetime
 
 import pytest
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.transforms import BucketTransform, DayTransform, HourTransform, MonthTransform, YearTransform
 
-from spark_jobs.compact_plan import Group, Rules, disorder, groups_of, is_closed, slot_bounds, units_of, within_budget
-from spark_jobs.layout import FileFacts, Layout, Place
+from spark_jobs.compact_plan import (
+    Group,
+    Rules,
+    _rows_below,
+    disorder,
+    groups_of,
+    is_closed,
+    slot_bounds,
+    units_of,
+    within_budget,
+)
+from spark_jobs.layout import FileFacts, Layout, Place, _until
 
 MIB = 2**20
 RULES = Rules(128 * MIB)
@@ -137,6 +151,30 @@ def test_a_partition_is_closed_a_day_after_its_time():
     assert is_closed(place(until=datetime(2026, 3, 9, tzinfo=UTC)), NOW)
     assert not is_closed(place(until=datetime(2026, 3, 9, 0, 0, 1, tzinfo=UTC)), NOW)
     assert not is_closed(place(until=None), NOW)
+    assert not is_closed(place(until=datetime.max.replace(tzinfo=UTC)), NOW)
+
+
+@pytest.mark.parametrize(
+    ("transform", "ordinal", "until"),
+    [
+        (HourTransform(), 0, datetime(1970, 1, 1, 1, tzinfo=UTC)),
+        (DayTransform(), 15_768, datetime(2013, 3, 5, tzinfo=UTC)),
+        (MonthTransform(), 11, datetime(1971, 1, 1, tzinfo=UTC)),
+        (YearTransform(), -1, datetime(1970, 1, 1, tzinfo=UTC)),
+        # 9999-12-31 and what lies behind it has no end that Python could tell
+        (DayTransform(), 2_932_896, None),
+        (HourTransform(), 70_389_527, None),
+        (MonthTransform(), 96_359, None),
+        (YearTransform(), 8_029, None),
+        (DayTransform(), 2_147_483_647, None),
+        (DayTransform(), -2_147_483_648, None),
+        (BucketTransform(8), 3, None),
+    ],
+)
+def test_the_end_of_a_partition_is_told_by_its_time(transform, ordinal, until):
+    spec = PartitionSpec(PartitionField(1, 1000, BucketTransform(4), "b"), PartitionField(2, 1001, transform, "t"))
+    assert _until(spec, (2, ordinal)) == until
+    assert _until(spec, (2, None)) is None
 
 
 def group(name, mib, *, closed=True, count=2, outputs=1):
@@ -174,6 +212,33 @@ def test_outputs_begin_where_the_rows_are_halved():
     halves = (file("a", 128, span=(0, 100), rows=1000), file("b", 128, span=(100, 1100), rows=1000))
     assert slot_bounds(Group("db.t", place(*halves), halves, 2, True, ())) == [100]
     assert slot_bounds(Group("db.t", place(*halves), halves, 4, True, ())) == [50, 100, 600]
+
+
+def test_outputs_of_files_that_overlap_begin_where_counting_each_file_at_each_key_says():
+    chance = random.Random(7)  # noqa: S311 - of the test's own numbers
+    for _ in range(200):
+        spans = [(low, low + chance.choice([0, 0, 1, 5, 50])) for low in chance.choices(range(100), k=30)]
+        files = tuple(file(str(n), 1, span=span, rows=chance.randint(1, 99)) for n, span in enumerate(spans))
+        keys = sorted({key for span in spans for key in span})
+
+        def part(one, key):
+            return 1.0 if key >= one.high else 0.0 if key < one.low else (key - one.low) / (one.high - one.low)
+
+        counted = [sum(one.rows * part(one, key) for one in files) for key in keys]
+        assert _rows_below([(one.low, one.high, one.rows) for one in files], keys) == pytest.approx(counted)
+
+
+def test_between_files_far_apart_no_rows_lie_whatever_rounding_left():
+    files = tuple(file(str(at), 1, span=(at, at + 3), rows=1) for at in (0, 7, 10**18))
+    assert slot_bounds(Group("db.t", place(*files), files, 3, True, ())) == [3, 10]
+
+
+def test_outputs_of_twenty_thousand_files_are_planned_at_once():
+    files = tuple(file(str(at), 1, span=(at, at + 5), rows=10) for at in range(20_000))
+    group = Group("db.t", place(*files), files, 200, True, ())
+    began = time.process_time()
+    assert len(slot_bounds(group)) == 199
+    assert time.process_time() - began < 5
 
 
 def test_outputs_of_words_have_to_be_sampled():

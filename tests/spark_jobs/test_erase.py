@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,14 +13,17 @@ from py4j.protocol import Py4JJavaError
 
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, ListOf, PartitionField, Primitive, StructOf
+from lake.drops import Drop
 from lake.erasure import parse_subject, read_receipt
 from lake.errors import DeclarationError, FindingError, TerminalError, TransientError
+from lake.lines import is_gzip
 from lake.manifest import Counts
 from lake.quality import Invalid, Limit, Operator, Rule, Severity
-from spark_jobs import compact, erase, erase_tables
+from spark_jobs import compact, erase, erase_tables, files
 from spark_jobs.erase_verify import verify
 from spark_jobs.failures import conflict_of
 from spark_jobs.quality_hold import Ruling, Verdict, write_ruling
+from tests.spark_jobs.conftest import Stop, stop_after
 
 AT_NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 # smaller than all others: it is the lower bound that manifests keep
@@ -264,6 +268,98 @@ def test_of_what_pooled_tenants_share_only_the_subjects_tenants_records_go(share
     assert is_clean(shared, who=who)
     assert receipt.notes == ("records that name no tenant, in what pooled tenants share, were taken for this tenant's",)
     assert balanced(shared)[0]
+
+
+def test_files_that_somebody_brought_lose_only_the_subjects_part_and_what_can_not_be_searched_is_told(world):
+    bucket, s3 = world.bucket("solo"), world.cloud.s3
+    drop = Drop("people", "solo", "visits", bucket, "raw/people/", delimiter="#", quote="'")
+    world.lake = replace(world.lake, drops=(drop,))
+    events = [json.dumps(visit(world, number, user)).encode() for number, user in ((1, "bb"), (2, WHO), (3, "cc"))]
+    printed = [json.dumps(json.loads(one), indent=2).encode() for one in events]
+    rows = f"page#User ID\n'a\n'#{WHO}\nit's#bb\n".encode()
+    bomb = zlib.compressobj(9, zlib.DEFLATED, 31)
+    files = {
+        "backup/1": (b"".join(events), events[0] + events[2]),
+        "people/1.csv": (rows, b"page#User ID\nit's#bb\n"),
+        "tail.gz": (gzip.compress(events[0] + b"\n") + events[1], events[0] + b"\n"),
+        "array.json": (b"[" + b",\n ".join(events) + b"]", b"[" + events[0] + b",\n " + events[2] + b"]"),
+        "printed.json": (b"\n".join(printed), printed[0] + b"\n\n" + printed[2]),
+        "wide.csv": (f"user_id\tpage\nbb\t/\n{WHO}\t/\n".encode("utf-16"), "user_id\tpage\nbb\t/\n".encode("utf-16")),
+        "pages.csv": (b"page,user_id\n" + WHO.encode() + b",bb\n",) * 2,
+        "damaged.gz": (gzip.compress(events[0] + b"\n")[:-6],) * 2,
+        "large.gz": (b"".join(bomb.compress(bytes(2**24)) for _ in range(33)) + bomb.flush(),) * 2,
+    }
+    for name, (body, _) in files.items():
+        s3.put_object(Bucket=bucket, Key=f"raw/{name}", Body=body)
+
+    receipt = erase_subject(world)
+
+    for name, (before, after) in files.items():
+        body = s3.get_object(Bucket=bucket, Key=f"raw/{name}")["Body"].read()
+        assert (name, body if body == before else gzip.decompress(body) if is_gzip(body) else body) == (name, after)
+    place = receipt.places[f"s3://{bucket}/raw/"]
+    assert (place.removed, place.remaining) == (6, 0)
+    assert place.unread == tuple(f"s3://{bucket}/raw/{name}" for name in ("damaged.gz", "large.gz", "pages.csv"))
+    assert is_clean(world)
+
+
+def test_a_row_of_a_file_that_the_door_refused_goes_by_its_cells(shared):
+    lake = shared.lake
+    drops = [
+        Drop(name, name, "visits", lake.names.bucket(name), "raw/people/", delimiter=";") for name in ("ann", "bob")
+    ]
+    shared.lake = replace(lake, drops=tuple(drops))
+    rows = f"page;user_id\n/;{WHO}\n/;bb\n/;{WHO};x\n/;bb;{WHO}1\n\"/;'{WHO}'\n"
+    for drop in drops:
+        key = "raw/people/year=2024/month=05/day=01/a.csv"
+        shared.cloud.s3.put_object(Bucket=drop.bucket, Key=key, Body=rows.encode())
+    files.run(lambda: shared.spark, shared.lake, shared.cloud)
+    shared.ingest()
+    assert len(shared.rows("ann", "quarantine") + shared.rows("pooled", "quarantine")) == 6
+    bobs = [row for row in shared.rows("pooled", "quarantine") if row["tenant"] == "bob"]
+
+    who = subject(shared, tenant="ann")
+    receipt = erase_subject(shared, who)
+
+    left = shared.rows("ann", "quarantine") + shared.rows("pooled", "quarantine")
+    assert [row for row in left if row["tenant"] == "bob"] == bobs
+    assert [row["payload"] for row in left if row["tenant"] != "bob"] == [f"/;bb;{WHO}1".encode()]
+    assert [row["user_id"] for row in shared.rows("ann")] == ["bb"]
+    assert sum(place.removed for name, place in receipt.places.items() if "errors/" in name) == 2
+    assert is_clean(shared, who=who)
+    assert balanced(shared)[0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("step", [None, "objects"])
+def test_a_file_that_was_taken_is_not_taken_again_when_a_subject_is_out_of_it(world, packed, step):
+    lake, s3 = world.lake, world.cloud.s3
+    world.lake = replace(lake, drops=(Drop("people", "solo", "visits", world.bucket("solo"), "raw/people/"),))
+    rows = f"page,user_id\n/a,bb\n/b,{WHO}\n/c,cc\n".encode()
+    key = "raw/people/year=2024/month=05/day=01/a.csv"
+    s3.put_object(Bucket=world.bucket("solo"), Key=key, Body=gzip.compress(rows) if packed else rows)
+
+    def take():
+        report = files.run(lambda: world.spark, world.lake, world.cloud)
+        world.ingest()
+        return [(one.files, one.same) for one in report.drops]
+
+    assert take() == [(1, 0)]
+    if step is not None:
+        with pytest.raises(Stop):
+            erase_subject(world, after=stop_after(step))
+        assert take() == [(0, 1)]
+    erase_subject(world)
+    assert take() == [(0, 0 if step else 1)]
+    assert take() == [(0, 0)]
+    assert sorted(row["page"] for row in world.rows("solo")) == ["/a", "/c"]
+    body = s3.get_object(Bucket=world.bucket("solo"), Key=key)["Body"].read()
+    assert (gzip.decompress(body) if packed else body) == b"page,user_id\n/a,bb\n/c,cc\n"
+    assert is_clean(world)
+    assert balanced(world)[0]
+    # one that a customer puts there anew is
+    s3.put_object(Bucket=world.bucket("solo"), Key=key, Body=b"page,user_id\n/d,dd\n")
+    assert take() == [(1, 0)]
 
 
 def test_keys_inside_of_objects_and_lists_and_what_an_older_contract_did_not_know(world):

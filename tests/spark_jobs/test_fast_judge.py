@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from lake.contract import Contract, Field, ListOf, Primitive, StructOf
-from spark_jobs.fast_judge import FastJudge, line_count
+from spark_jobs.fast_judge import FastJudge, has_small_exponent, line_count
 from spark_jobs.records import ENVELOPE_FIELDS, Judge, Row
 from spark_jobs.values import arrow_struct, arrow_type
 
@@ -418,7 +420,7 @@ def test_every_value_put_in_place_of_every_other_is_judged_alike():
                 assert_same([line(envelope(7, payload | {name: other}))], rules)
 
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def fields(kind, *names):
@@ -473,3 +475,43 @@ def test_real_events_are_taken_by_columns_and_judged_alike(name, rules, ascii_on
         fast = by_columns(lines[start : start + 1000], rules)
         assert fast is not None
         assert bits(fast) == bits(by_lines(lines[start : start + 1000], rules))
+
+
+EXPONENTS = ["1e-77", "1e-41", "1.5e-40", "-0.0901e-35", "0e-5", "1E-2", "125e-2", "-1e-999", "1" * 80 + "e-79", "5e1"]
+
+
+@pytest.mark.parametrize("number", EXPONENTS)
+@pytest.mark.parametrize("name", ["price", "fine", "real"])
+def test_numbers_with_exponents_are_judged_alike(name, number):
+    spelled = line(envelope(1, {"page": "/", name: 1})).replace(f'"{name}": 1'.encode(), f'"{name}": {number}'.encode())
+    assert_same([spelled], EXACT)
+    assert_same([line(envelope(0, {"page": "/"})), spelled], EXACT)
+
+
+@pytest.mark.parametrize("number", ["1e-999999999", "0e-999999999", "1e-2147483647"])
+def test_no_number_ends_the_process(number):
+    # Arrow does so at these: so in a process of its own
+    spelled = line(envelope(1, {"page": "/", "price": 1})).replace(b'"price": 1', f'"price": {number}'.encode())
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from test_fast_judge import EXACT, by_columns;"
+        "print(by_columns([sys.stdin.buffer.read()], EXACT))"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    done = subprocess.run(command, input=spelled, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"None\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("block", "found"),
+    [
+        (b'{"a":1e-5}', True),
+        (b'{"a":[-1.5E-5]}', True),
+        (b'{"a": \t12e-5}', True),
+        (b'{"a":' + b"1" * 100 + b"e-5}", True),
+        (b'{"a":1e5,"b":"e-5"}', False),
+        (b'{"a":"0190003e-5e-7e-4a2e-00"}', False),
+        (b'{"a":"type-2e-5"}', False),
+    ],
+)
+def test_a_small_exponent_is_told_from_an_id(block, found):
+    assert has_small_exponent(block) is found

@@ -176,3 +176,10 @@ def test_an_event_id_is_a_version_7_uuid_of_the_events_time_and_the_same_each_ti
 
 def test_an_event_before_1970_has_an_id_too():
     assert event_id("file-1", 0, datetime(1952, 3, 1, tzinfo=UTC)).startswith("00000000-0000-7")
+
+
+@pytest.mark.timeout(60)
+def test_a_header_of_very_many_columns_is_read_soon():
+    assert refusal(["invoice_no", "at", *(f"c{one}" for one in range(200_000)), "c0"])[1] == (
+        "the column 'c0' is there twice"
+    )

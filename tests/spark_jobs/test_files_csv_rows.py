@@ -220,3 +220,16 @@ def test_every_fixture_is_read_to_its_end_whatever_is_in_it():
             assert path.stem in {"empty", "test_utf16_big", "test_utf16_little"}, (path, error)  # noqa: PT017
         else:
             assert not [row for row in found if isinstance(row, BadRow)] or path.stem == "test_latin1", path
+
+
+@pytest.mark.timeout(120)
+def test_a_file_of_nothing_but_quotes_that_do_not_end_is_read_soon():
+    # each was looked for a million characters on: hours
+    body = b"a,b\n" + b'x","\n' * 200_000 + b'1,"two\nlines"\n'
+    found = read(body)
+    assert len(found) == 200_002
+    assert found[-1].values == ["1", "two\nlines"]
+    bad = [one for one in found if isinstance(one, BadRow)]
+    assert len(bad) == 200_000
+    assert {one.reason for one in bad} == {CsvReason.MALFORMED_CSV}
+    assert {one.raw for one in bad} == {'x","'}

@@ -48,6 +48,11 @@ def test_the_pool_owns_its_tenants_tables_and_the_quarantine_they_share():
     assert Scope.of(lake, None, None, None).owners is None
 
 
+def test_what_is_named_twice_is_meant_once():
+    scope = Scope.of(read_lake(LAKE), ["flights", "flights"], ["lga", "jfk", "lga"], None)
+    assert (scope.datasets, scope.tenants, scope.owners) == (["flights"], ["lga", "jfk"], ["lga", "jfk"])
+
+
 def test_a_declaration_that_is_not_there_is_named(capsys):
     assert run_job("compact", ["--lake", "nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "compact: nowhere.yaml: no such file; name the declaration with --lake\n"

@@ -5,15 +5,18 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lake import lines as lake_lines
 from lake.contract import PartitionField
 from lake.declaration import Jobs, Stream
 from lake.errors import CommitConflictError, TerminalError, TransientError
-from lake.lines import Block, Broken, LongLine
+from lake.lines import Block, Broken, LongLine, unpack
 from lake.manifest import BatchId, Lane
 from spark_jobs import objects
 from spark_jobs.objects import StoredObject, _contents, shares
@@ -276,3 +279,28 @@ DAY, BUCKET = PartitionField("day", "event_time"), PartitionField("bucket[8]", "
 def test_rows_are_gathered_by_partition_only_where_they_would_be_many_small_files(mib, days, partition, expected):
     plan = Plan(BATCH, (StoredObject("s3://b/a", mib * MIB),), "1.2.0", 1)
     assert plan.spread(days, partition) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    members=st.lists(st.binary(max_size=300) | st.sampled_from([b"", b"x" * 40_000]), min_size=1, max_size=30),
+    padding=st.integers(0, 40_000),
+    cuts=st.lists(st.integers(0, 100_000), max_size=5),
+)
+def test_members_of_a_gzip_come_out_whole_however_they_are_cut(members, padding, cuts):
+    packed = b"".join(map(gzip.compress, members)) + b"\0" * padding
+    ends = sorted({min(one, len(packed)) for one in (0, *cuts, len(packed))})
+    pieces = [packed[start:end] for start, end in pairwise(ends)]
+    assert b"".join(unpack(pieces)) == b"".join(members)
+
+
+@pytest.mark.timeout(60)
+def test_an_object_of_very_many_empty_members_is_read_soon():
+    assert b"".join(unpack([gzip.compress(b"") * 200_000, gzip.compress(b"line\n")])) == b"line\n"
+
+
+@pytest.mark.timeout(60)
+def test_an_object_of_very_many_members_of_a_byte_is_read_soon():
+    one = gzip.compress(b"x")
+    found = list(lake_lines._Cutter("s3://b/k").cut(unpack([one * 400_000])))
+    assert [piece.body for piece in found] == [b"x" * 400_000]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
 
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, PartitionField, Primitive, StructOf
@@ -29,8 +30,10 @@ from lake.quality import (
 from lake.quality_log import QualityLog, State
 from lake.ranges import Ranges
 from spark_jobs import backfill, compact, maintain
+from spark_jobs.quality import _is_valid
 from spark_jobs.quality_hold import Ruling, Verdict, read_ruling, write_ruling
 from spark_jobs.series import Series
+from spark_jobs.values import spark_type
 from tests.spark_jobs.conftest import Stop, stop_after
 
 MADE = datetime(2024, 4, 20, 11, tzinfo=UTC)  # about when the tests' event ids were made
@@ -148,6 +151,23 @@ def test_every_metric_is_measured_of_the_rows_that_are_new(ruled):
     assert f"batch {DATA}/1: rule rows (warning): rowCount is 4 rows, must be = 0" in said
     assert sum("rule " in one for one in said) == 11
     assert (len(world.rows("solo")), branches(world)) == (4, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "right", "wrong"),
+    [
+        (Primitive("decimal", 20, 0), Invalid("c", (12345678901234567, 0.5)), "12345678901234567", "12345678901234568"),
+        (Primitive("decimal", 38, 0), Invalid("c", maximum=10**38 - 1, minimum=10**38 - 1), "9" * 38, "9" * 37),
+        (Primitive("decimal", 9, 2), Invalid("c", minimum=0.005, maximum=1e17), "0.01", "0.00"),
+        (Primitive("date"), Invalid("c", minimum="2026-01-31"), "2026-01-31", "2026-01-30"),
+        (Primitive("timestamptz"), Invalid("c", minimum="2026-01-31T12:00:00+00:00"), "2026-01-31 12:00", "2026-01-31"),
+    ],
+    ids=str,
+)
+def test_a_value_is_compared_in_full(spark, kind, check, right, wrong):
+    for text, wanted in ((right, True), (wrong, False)):
+        rows = spark.createDataFrame([(text,)], "c string").select(F.col("c").cast(spark_type(kind)))
+        assert rows.select(_is_valid(check, kind)).first()[0] is wanted
 
 
 def test_a_batch_without_new_rows_is_measured_too(ruled):

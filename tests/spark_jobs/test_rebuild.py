@@ -10,12 +10,13 @@ import pytest
 from lake.audit import balance, gather
 from lake.contract import Contract, Field, PartitionField, Primitive
 from lake.declaration import Jobs, Upkeep
+from lake.drops import Drop
 from lake.envelope import new_event_id
 from lake.erasure import parse_subject
 from lake.errors import FindingError
 from lake.manifest import ProducerLedger
 from lake.ranges import Ranges
-from spark_jobs import backfill, compact, erase, maintain, rebuild, replay
+from spark_jobs import backfill, compact, erase, files, maintain, rebuild, replay
 from spark_jobs.dedup import first_id
 from tests.spark_jobs.conftest import Stop, stop_after
 
@@ -244,6 +245,24 @@ def test_one_tenants_erasure_in_what_pooled_tenants_share_is_told_too(shared):
     erase.run(shared.spark, shared.lake, shared.cloud, who, "e1")
     assert sheet(shared).balanced
     assert_same_again(shared, expired=True)
+
+
+def test_rows_of_files_that_were_refused_and_erased_are_told_by_whose_they_were(shared):
+    lake = shared.lake
+    drops = [Drop(name, name, "visits", lake.names.bucket(name), "raw/people/") for name in ("ann", "bob")]
+    shared.lake = replace(lake, drops=tuple(drops))
+    for drop in drops:
+        key = "raw/people/year=2024/month=01/day=02/a.csv"
+        body = b"page,user_id\n/,eve\n/,u\n/,eve,x\n/,u,x\n"
+        shared.cloud.s3.put_object(Bucket=drop.bucket, Key=key, Body=body)
+    files.run(lambda: shared.spark, shared.lake, shared.cloud)
+    shared.ingest()
+    before = sheet(shared)
+    who = parse_subject(shared.lake, "ann", ["user_id=eve"])
+    erase.run(shared.spark, shared.lake, shared.cloud, who, "e1")
+    erased = assert_same_again(shared, expired=True)
+    assert (erased.rows, erased.days, erased.balanced) == (before.rows, before.days, True)
+    assert len(shared.rows("pooled", "quarantine") + shared.rows("ann", "quarantine")) == 3
 
 
 def test_an_erasure_that_is_not_finished_is_named(world):

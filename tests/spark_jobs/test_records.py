@@ -8,7 +8,7 @@ import pytest
 
 from lake.contract import Contract, Field, ListOf, Primitive, StructOf
 from lake.envelope import Identity
-from spark_jobs.records import Judge, Refusal, Row
+from spark_jobs.records import Judge, Reason, Refusal, Row
 
 VISITS = Contract(
     dataset="visits",
@@ -190,6 +190,13 @@ def test_an_unknown_field_is_kept_even_under_a_name_that_is_ours():
     assert json.loads(found.values[-1]) == {"$envelope": 1, "$$envelope": {"trace": 2}}
 
 
+def test_an_unknown_number_beyond_64_bits_is_rescued_beside_a_decimal():
+    contract = Contract("visits", "1.2.0", (Field("x", Primitive("decimal", 5, 2)),), (), ())
+    raw = json.dumps(event(payload={"x": 1.25, "é": 1.5, "big": -(2**70)})).encode()
+    found = Judge(contract, "ann", NOW).judge(raw)
+    assert found.values[7:] == (Decimal("1.25"), '{"é":1.5,"big":-1180591620717411303424}')
+
+
 def test_unknown_fields_inside_objects_and_lists_are_rescued_by_their_path():
     item = StructOf((Field("sku", Primitive("string")),))
     contract = Contract("visits", "1.0.0", (Field("home", item), Field("cart", ListOf(item))), (), ())
@@ -284,3 +291,48 @@ def test_what_is_wrong_or_missing_inside_is_named_by_its_path():
     assert message({"cart": {}, "home": []}) == (
         "cart: got an object, allowed is a list; home: got a list, allowed is an object"
     )
+
+
+@pytest.mark.timeout(60)
+def test_a_key_that_is_there_twice_among_very_many_is_found_soon():
+    raw = b"{" + b",".join(b'"k%d":1' % number for number in range(200_000)) + b',"k199999":2}'
+    refusal = judge(raw)
+    assert (refusal.reason, refusal.message) == (
+        Reason.MALFORMED_JSON,
+        "the record is no JSON: the key 'k199999' is there twice",
+    )
+
+
+@pytest.mark.parametrize("number", ["1e-99999999999999999999", "1e99999999999999999999"])
+def test_a_number_whose_exponent_no_decimal_has_is_malformed_and_nothing_else(number):
+    contract = Contract("visits", "1.2.0", (Field("x", Primitive("decimal", 9, 2)),), (), ())
+    raw = json.dumps(event(payload={"x": 1})).replace('"x": 1', f'"x": 1, "other": {number}').encode()
+    refusal = judge(raw, contract)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.MALFORMED_JSON
+    assert refusal.identity.event_id == "e-1"
+
+
+@pytest.mark.parametrize("depth", range(900, 1_030, 3))
+def test_a_record_that_is_nested_about_as_deeply_as_python_goes_is_taken_or_malformed(depth):
+    raw = json.dumps(event()).replace('"page"', '"deep":' + '{"k":' * depth + "1" + "}" * depth + ',"page"').encode()
+    found = judge(raw)
+    if isinstance(found, Refusal):
+        assert found.reason is Reason.MALFORMED_JSON
+        assert "too deeply" in found.message or "depth limit" in found.message
+        assert found.identity.event_id == "e-1"
+
+
+def test_of_very_many_wrong_elements_some_are_named():
+    contract = Contract("visits", "1.2.0", (Field("x", ListOf(Primitive("int"))),), (), ())
+    refusal = judge(event(payload={"x": ["a"] * 10_000}), contract)
+    assert refusal.reason is Reason.WRONG_TYPE
+    assert refusal.message.count("x[]: got 'a'") == 20
+    assert refusal.message.endswith("; and more than these 20")
+
+
+@pytest.mark.parametrize("number", ["1e-1999999999999999997", "1e-77", "0.001"])
+def test_a_number_that_is_finer_than_its_decimal_is_refused(number):
+    contract = Contract("visits", "1.2.0", (Field("x", Primitive("decimal", 9, 2)),), (), ())
+    raw = json.dumps(event(payload={"x": 1})).replace('"x": 1', f'"x": {number}').encode()
+    assert judge(raw, contract).reason is Reason.WRONG_TYPE

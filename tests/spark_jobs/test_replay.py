@@ -77,6 +77,18 @@ def test_what_a_fix_lets_pass_becomes_rows_once_with_its_own_identity(world):
     assert balanced(fixed) == (True, 1)
 
 
+def test_an_event_id_that_another_tenants_event_has_keeps_nobodys_record_back(worlds):
+    shared = worlds(STRICT, pool=True)
+    shared.deliver("a", [without(shared, 1, tenant="ann")], "ann")
+    shared.deliver("b", [without(shared, 1, "seconds", tenant="bob")], "bob")
+    shared.ingest()
+    fixed = relaxed(shared, "seconds")
+    report = replayed(fixed)
+    assert (dict(report.replayed), report.already) == ({"bob": 1}, 0)
+    fixed.ingest()
+    assert (rows(fixed, "ann"), rows(fixed, "bob")) == ([(1, "/1", 1)], [(1, "/1", None)])
+
+
 def test_a_second_replay_of_the_same_records_does_nothing(world):
     world.deliver("a", [without(world, 1, "seconds"), without(world, 2, "page")])
     world.ingest()
