@@ -172,9 +172,9 @@ class Demo:
             raise FindingError("the Firehose server had ended before it was to be killed")
         victim = sites.tenants[1]
         self._say(f"killing the Firehose server (process {server.pid}) and site {victim} with -9")
+        sites.kill(victim)  # first, as it may be about to end
         process.kill()
         process.wait(30)  # on a busy machine it takes a while to die, and would be taken for one that is up
-        sites.kill(victim)
         Endpoint(self.state).up(self.port, sites.cloud.region, self._say)
 
     def _flush(self, cloud: Cloud) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import audit_bench
 import compact_bench
+import firehose_bench
 import flat_bench
 import freshness_bench
 import table_bench
@@ -23,6 +24,7 @@ ROOMS = {
     "lake": (audit_bench.rows,),
     "spark_jobs": (table_bench.rows, flat_bench.rows, compact_bench.rows),
     "freshness": (freshness_bench.rows,),
+    "firehose": (firehose_bench.rows,),
 }
 RESULTS = Path(__file__).parents[2] / "build" / "bench.json"
 
