@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["FirehoseApi"]
 
 _RECORD_BYTES, _CALL_BYTES, _CALL_RECORDS = 1_024_000, 4 << 20, 500
+_ID = "\0"
+"""Stands for a call's id in its records' answers; no other text of them has it."""
 _LIST_DEFAULT = 10
 """Names a page of ListDeliveryStreams has where no Limit is given."""
 _TAGS = 50
@@ -88,7 +90,7 @@ class FirehoseApi:
         self._changes = asyncio.Lock()
         # record ids differ between servers and starts
         self._run = secrets.token_hex(12)
-        self._taken = f'{{"RecordId":"{self._run}%024d"}}'
+        self._taken = [f'{{"RecordId":"{_ID}{at:03d}"}}' for at in range(_CALL_RECORDS)]
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "CreateDeliveryStream": self._create,
             "DeleteDeliveryStream": self._delete,
@@ -264,7 +266,7 @@ class FirehoseApi:
         first = await self._put(stream.name, [data])
         live.metrics.put_record.note(1, len(data), time.perf_counter() - started)
         self._admission.answered(stream.name)
-        return json_reply({"RecordId": self._record_id(first), "Encrypted": self._encryption.encrypted(stream)})
+        return json_reply({"RecordId": f"{self._call_id(first)}000", "Encrypted": self._encryption.encrypted(stream)})
 
     async def _put_record_batch(self, request: dict[str, Any]) -> Reply:
         started = time.perf_counter()
@@ -282,20 +284,22 @@ class FirehoseApi:
         if max(lengths) > _RECORD_BYTES:
             at = next(index for index, length in enumerate(lengths) if length > _RECORD_BYTES)
             raise _too_long(f"records.{at + 1}.member.data", texts[at])
-        if sum(lengths) > _CALL_BYTES:
+        size = sum(lengths)
+        if size > _CALL_BYTES:
             raise invalid("Records size exceeds 4 MB limit")
         live = self._live(stream.name)
         refused = await self._admission.admit(live, lengths)
-        taken = data if not refused else [one for index, one in enumerate(data) if index not in refused]
+        taken = data
+        if refused:
+            taken = [one for index, one in enumerate(data) if index not in refused]
+            size = sum(map(len, taken))
         first = 0
         if taken:
             first = await self._put(stream.name, taken)
-            live.metrics.put_record_batch.note(len(taken), sum(map(len, taken)), time.perf_counter() - started)
+            live.metrics.put_record_batch.note(len(taken), size, time.perf_counter() - started)
             self._admission.answered(stream.name)
-        # one call of Python's formats all, in half the time
-        answers = ",".join(_with_refusals([self._taken] * len(taken), refused)) % tuple(
-            range(first, first + len(taken))
-        )
+        # numbering the records within the call needs no formatting of each: a third of the time
+        answers = ",".join(_with_refusals(self._taken[: len(taken)], refused)).replace(_ID, self._call_id(first))
         encrypted = "true" if self._encryption.encrypted(stream) else "false"
         return Reply(
             f'{{"FailedPutCount":{len(refused)},"Encrypted":{encrypted},"RequestResponses":[{answers}]}}'.encode()
@@ -313,8 +317,9 @@ class FirehoseApi:
             raise self._not_found(name)
         return live
 
-    def _record_id(self, number: int) -> str:
-        return f"{self._run}{number:024d}"
+    def _call_id(self, first: int) -> str:
+        # behind it comes a record's place in the call, of three digits
+        return f"{self._run}{first:021d}"
 
     def _target(self, operation: str, request: dict[str, Any]) -> DeliveryStream:
         name = request.get("DeliveryStreamName")
@@ -378,20 +383,20 @@ def _decoded(text: Any) -> bytes:
 
 def _all_decoded(texts: list[Any]) -> list[bytes]:
     try:
-        return [b64decode(text, validate=True) for text in texts]
+        return [b64decode(text, None, True) for text in texts]  # by name, it takes twice as long
     except (binascii.Error, ValueError):
         return [_decoded(text) for text in texts]  # tells which
 
 
 def _with_refusals(taken: list[str], refused: Mapping[int, Refusal]) -> list[str]:
-    # an entry for each record of the call, in its order; those of taken ones have a place for their number
+    # an entry for each record of the call, in its order
     if not refused:
         return taken
     left = iter(taken)
     return [
         next(left)
         if (refusal := refused.get(index)) is None
-        else f'{{"ErrorCode":"{refusal.code}","ErrorMessage":"{refusal.message.replace("%", "%%")}"}}'
+        else f'{{"ErrorCode":"{refusal.code}","ErrorMessage":"{refusal.message}"}}'
         for index in range(len(taken) + len(refused))
     ]
 

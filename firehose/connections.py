@@ -128,13 +128,13 @@ class Connection(HttpToolsProtocol):
                 raise
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a request's body."""
-        if self._over or self._incoming is None:
-            return
-        if self._room.take(self._incoming, len(body)):
-            super().on_body(body)
-        else:
-            self.cycle.body.clear()
+        """Take a piece of a request's body.
+
+        Uvicorn would copy it twice more, stop reading after 64 KiB and wake the application for each of them, which
+        has nothing to do before the end.
+        """
+        if not self._over and self._incoming is not None and not self.cycle.response_complete:
+            self._room.take(self._incoming, body)
 
     def on_message_complete(self) -> None:
         """Take a request's end."""

@@ -128,7 +128,7 @@ class Engine:
         self._journal = Journal(folder.log, self._limits.segment_bytes, recovered, disk=disk)
         self._again = [(by_identity[one.intent.stream], one) for one in recovered.deliveries]
         for live, one in self._again:
-            self._hold(live, one.data)
+            self._hold_all(live, one.data)
         for found in recovered.puts:
             self._queue.append(self._recovered(by_identity[found.stream], found))
         if self._pending_records:
@@ -196,18 +196,18 @@ class Engine:
             KeyError: no such stream.
         """
         live = self._live[name]
-        cost = sum(map(len, data)) + _RECORD_OVERHEAD * len(data)
-        if self._pending_bytes + cost > self._limits.pending_bytes:
-            live.metrics.throttled += len(data)
+        count, size = len(data), sum(map(len, data))
+        if self._pending_bytes + size + _RECORD_OVERHEAD * count > self._limits.pending_bytes:
+            live.metrics.throttled += count
             raise ServiceError("ServiceUnavailableException", "Slow down: too much is not delivered yet.", 503)
-        self._hold(live, data)
+        self._hold(live, count, size)
         arrival = int(self._now() * 1000)
         try:
             first = await self._journal.put(live.stream.identity, arrival, data)
         except LogUnavailableError as error:
-            self._release(live, data)
+            self._free(live, count, size)
             raise ServiceError("ServiceUnavailableException", f"The service is unavailable: {error}.", 503) from None
-        self._queue.append(partial(self._take, live, Chunk(data, range(first, first + len(data)), arrival)))
+        self._queue.append(partial(self._take, live, Chunk(data, range(first, first + count), arrival)))
         self._wake.set()
         return first
 
@@ -278,21 +278,22 @@ class Engine:
             "activePartitionQuota": self._registry.partitions,
         }
 
-    def _hold(self, live: LiveStream, data: Sequence[bytes]) -> None:
-        live.pending += len(data)
-        self._pending_bytes += sum(map(len, data)) + _RECORD_OVERHEAD * len(data)
-        self._pending_records += len(data)
+    def _hold(self, live: LiveStream, count: int, size: int) -> None:
+        live.pending += count
+        self._pending_bytes += size + _RECORD_OVERHEAD * count
+        self._pending_records += count
 
-    def _release(self, live: LiveStream, data: Sequence[bytes]) -> None:
-        self._free(live, len(data), sum(map(len, data)))
+    def _hold_all(self, live: LiveStream, data: Sequence[bytes]) -> None:
+        self._hold(live, len(data), sum(map(len, data)))
 
     def _free(self, live: LiveStream, count: int, size: int) -> None:
-        live.pending -= count
-        self._pending_bytes -= size + _RECORD_OVERHEAD * count
-        self._pending_records -= count
+        self._hold(live, -count, -size)
+
+    def _free_all(self, live: LiveStream, data: Sequence[bytes]) -> None:
+        self._free(live, len(data), sum(map(len, data)))
 
     def _drop(self, live: LiveStream, numbers: Sequence[int], data: Sequence[bytes]) -> None:
-        self._release(live, data)
+        self._free_all(live, data)
         self._journal.forget(numbers)
 
     async def _process(self) -> None:
@@ -337,9 +338,9 @@ class Engine:
 
     def _recovered(self, live: LiveStream, one: PendingPut | PendingMade) -> Callable[[], None]:
         if isinstance(one, PendingMade):
-            self._hold(live, _bytes_of(one.records, one.failed))
+            self._hold_all(live, _bytes_of(one.records, one.failed))
             return partial(self._take_made, live, one.numbers, one.records, one.failed)
-        self._hold(live, one.data)
+        self._hold_all(live, one.data)
         chunk = Chunk(one.data, one.numbers, one.arrival_ms)
         return partial(self._back_up if one.is_made else self._take, live, chunk)
 
@@ -385,7 +386,7 @@ class Engine:
             return
         stays = stream.destination.backup is not None
         made = _bytes_of(records, failed)
-        self._hold(live, made)
+        self._hold_all(live, made)
         first = await _until_logged(
             lambda: self._journal.make(live.stream.identity, batch.numbers, records, failed, sources_stay=stays)
         )
@@ -393,7 +394,7 @@ class Engine:
             for chunk in batch.sources:
                 self._back_up(live, chunk)
         else:
-            self._release(live, batch.data)
+            self._free_all(live, batch.data)
         self._take_made(live, range(first, first + len(made)), records, failed)
 
     def _make_all(self, live: LiveStream) -> None:

@@ -1,13 +1,12 @@
 """Owns MetadataExtraction: partition keys taken from records by jq, run by libjq.
 
-A query that is an object of paths and slices is answered from the parsed record directly, about ten times faster; any
-value that isn't a plain string or a small whole number there, and any record that isn't strict JSON, goes to libjq,
-so that both ways give the same keys (a test compares them).
+A query that is an object of paths and slices is answered from the record directly, twenty times faster; any value that
+isn't a plain string or a small whole number there, and any record that isn't strict JSON, goes to libjq, so that both
+ways give the same keys (tests compare them).
 """
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import jq
@@ -15,11 +14,12 @@ import orjson
 
 from firehose.jq_query import PlainPath, made_keys, plain_paths, refused_words
 from firehose.jq_runner import EndlessQueryError, Query
+from firehose.plain_keys import NOT_PLAIN, reader_of
 from firehose.processing import NO_KEY, Chunk, Reason
 from lake.errors import TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["ExtractKeys", "QueryError", "compile_query"]
 
@@ -82,12 +82,12 @@ class ExtractKeys:
         """Keys the query makes; None when that depends on the record."""
         self.keys = keys or ()
         """Keys whose values are taken, in order."""
-        self._get = _getter_of(plain) if plain else None
+        self._read = reader_of(plain) if plain else None
 
     def using(self, keys: Sequence[str]) -> ExtractKeys:
         """Take the values of these keys, in this order, for a query whose keys depend on the record."""
         other = ExtractKeys(self._program, self.known_keys, None)
-        other._get = self._get if tuple(keys) == self.keys else None
+        other._read = self._read if tuple(keys) == self.keys else None
         other.keys = tuple(keys)
         return other
 
@@ -106,15 +106,15 @@ class ExtractKeys:
 
     def _directly(self, data: list[bytes], found: list[tuple[str, ...] | None]) -> Sequence[int]:
         # returns the records that libjq has to look at
-        get = self._get
-        if get is None:
+        read = self._read
+        if read is None:
             return range(len(data))
-        loads, join = orjson.loads, "".join
+        join = "".join
         left: list[int] = []
         for index, raw in enumerate(data):
             try:
-                values = get(loads(raw))
-            except (orjson.JSONDecodeError, KeyError, TypeError):
+                values = read(raw)
+            except NOT_PLAIN:
                 left.append(index)
                 continue
             try:
@@ -199,32 +199,3 @@ def _texts(values: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(
         one if type(one) is str else str(one) if type(one) is int and 0 < abs(one) < _SMALL else "" for one in values
     )
-
-
-def _getter_of(paths: Sequence[PlainPath]) -> Callable[[Any], tuple[Any, ...]]:
-    """Make a function that takes the values at all paths; raises as `_getter`'s do."""
-    getters = [_getter(path) for path in paths]
-    if len(getters) == 1:
-        only = getters[0]
-        return lambda document: (only(document),)
-    if all(len(path.names) == 1 and path.start is None and path.stop is None for path in paths):
-        return itemgetter(*(path.names[0] for path in paths))
-    return lambda document: tuple([get(document) for get in getters])
-
-
-def _getter(path: PlainPath) -> Callable[[Any], Any]:
-    """Make a function that follows a path; KeyError or TypeError where libjq has to say what happens."""
-    names, start, stop = path.names, path.start, path.stop
-    sliced = start is not None or stop is not None
-    if len(names) == 1 and not sliced:
-        return itemgetter(names[0])
-    if len(names) == 1:
-        name, cut = names[0], slice(start, stop)
-        return lambda document: document[name][cut]
-
-    def follow(document: Any) -> Any:
-        for step in names:
-            document = document[step]
-        return document[slice(start, stop)] if sliced else document
-
-    return follow

@@ -1,9 +1,9 @@
 """Owns the bodies of requests on their way in: how much of them is in memory at once, whoever sends them.
 
 What counts is what came, not what a client announces: announcing costs it nothing. It is counted as it comes off the
-wire, before anything else may hold it. Where the room is used up, requests that are still sending after some seconds
-give theirs up, so that slow or stopped senders don't keep out those that send at once; then the newest is refused. What
-is refused is received to its end and not kept, as clients only look at the answer then.
+wire, and kept here and nowhere else, so that a body is put together once. Where the room is used up, requests that are
+still sending after some seconds give theirs up, so that slow or stopped senders don't keep out those that send at once;
+then the newest is refused. What is refused is received to its end and not kept: clients only look at the answer then.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = ["MOST_BYTES", "Incoming", "Room"]
 
 MOST_BYTES = 16 << 20
 """A body above this can't be a valid call: 4 MiB of records are 5.4 MiB in base64."""
+_SMALL, _TOGETHER = 1 << 10, 64 << 10
 _PATIENCE = 2.0
 """Seconds for which a body that is still coming is left in peace."""
 
@@ -31,7 +32,8 @@ class Incoming:
     """One request's body."""
 
     started: float
-    parts: list[bytes] = field(default_factory=list)
+    parts: list[bytes | bytearray] = field(default_factory=list)
+    """What is kept of it."""
     came: int = 0
     """Bytes, kept or not."""
     size: int = 0
@@ -40,6 +42,17 @@ class Incoming:
     """Why nothing of it is kept."""
     ended: bool = False
     """Whether the client has sent all of it, or is gone."""
+
+    def keep(self, piece: bytes) -> None:
+        """Put a piece behind the others; small ones together, as each by itself would take more than its bytes."""
+        if len(piece) >= _SMALL:
+            self.parts.append(piece)
+            return
+        last = self.parts[-1] if self.parts else b""
+        if not isinstance(last, bytearray) or len(last) >= _TOGETHER:
+            last = bytearray()
+            self.parts.append(last)
+        last += piece
 
 
 class Room:
@@ -68,8 +81,9 @@ class Room:
         self._coming[body] = None
         return body
 
-    def take(self, body: Incoming, count: int) -> bool:
-        """Count bytes that came; returns whether they are to be kept."""
+    def take(self, body: Incoming, piece: bytes) -> bool:
+        """Keep a piece that came; returns whether it is kept."""
+        count = len(piece)
         body.came += count
         if body.refusal is None and body.came > MOST_BYTES:
             self._refuse(body, ServiceError("InvalidArgumentException", "Records size exceeds 4 MB limit"))
@@ -79,12 +93,17 @@ class Room:
                 self._refuse(body, _slow_down())
         if body.refusal is not None:
             return False
+        body.keep(piece)
         body.size += count
         self._used += count
         return True
 
     async def read(self, body: Incoming, receive: Receive) -> bytes:
         """Receive a body to its end; its room is used until `close`.
+
+        Args:
+            body: whose pieces are taken as they come.
+            receive: tells of its end, and that the client went away; what its messages hold isn't looked at.
 
         Raises:
             ServiceError: it is too big, there is no room, or the client went away.
@@ -95,12 +114,10 @@ class Room:
                 body.ended = True
                 raise ServiceError("RequestTimeoutException", "The client went away", 408)
             body.ended = not message.get("more_body", False)
-            if body.refusal is None:
-                body.parts.append(message.get("body", b""))
         if body.refusal is not None:
             raise body.refusal
         del self._coming[body]
-        whole = body.parts[0] if len(body.parts) == 1 else b"".join(body.parts)
+        whole = b"".join(body.parts)
         body.parts.clear()
         return whole
 

@@ -163,7 +163,7 @@ class Fuzzed:
 
         async def receive() -> Any:
             message = next(coming)
-            self._room.take(incoming, len(message.get("body", b"")))
+            self._room.take(incoming, message.get("body", b""))
             return message
 
         async def send(message: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firehose.extraction import QueryError, compile_query
@@ -142,10 +142,25 @@ VALUES = st.recursive(
 )
 
 
+QUERIES = st.sampled_from(["{a: .a, b: .b}", "{b: .b, a: .a, c: .c}", "{a: .a, b: .a.b}"]) | st.sampled_from(
+    ["{a: .a}", "{a: .a[0:3], b: .b}", "{a, b: .a.b}", "{a: .a[1:], b: .b[:2]}", '{"a": .b.a[2:1]}', "{a: .a, b: .a}"]
+)
+
+
+def assert_both_ways_agree(data, query):
+    direct = compile_query(query)
+    assert direct._read is not None
+    by_jq = direct.using(direct.keys)
+    by_jq._read = None
+    found = direct.apply(Chunk(data, range(len(data)), 0), 0)
+    expected = by_jq.apply(Chunk(data, range(len(data)), 0), 0)
+    assert found.keys == expected.keys
+    assert found.refused == expected.refused
+
+
 @given(
     records=st.lists(st.dictionaries(st.sampled_from(["a", "b"]), VALUES) | VALUES, max_size=5),
-    query=st.sampled_from(["{a: .a, b: .b}", "{b: .b, a: .a, c: .c}"])
-    | st.sampled_from(["{a: .a}", "{a: .a[0:3], b: .b}", "{a, b: .a.b}", "{a: .a[1:], b: .b[:2]}", '{"a": .b.a[2:1]}']),
+    query=QUERIES,
 )
 def test_the_direct_way_gives_what_libjq_gives(records, query):
     data = []
@@ -154,11 +169,69 @@ def test_the_direct_way_gives_what_libjq_gives(records, query):
             data.append(orjson.dumps(record))
         except TypeError:
             data.append(b"null")  # beyond 64 bits
-    direct = compile_query(query)
-    assert direct._get is not None
-    by_jq = direct.using(direct.keys)
-    by_jq._get = None
-    found = direct.apply(Chunk(data, range(len(data)), 0), 0)
-    expected = by_jq.apply(Chunk(data, range(len(data)), 0), 0)
-    assert found.keys == expected.keys
-    assert found.refused == expected.refused
+    assert_both_ways_agree(data, query)
+
+
+PIECES = st.sampled_from(
+    [b'"', b"\\", b",", b":", b"{", b"}", b"[", b"]", b"0", b"1", b".", b"e", b"-", b"+", b"nul", b"true", b"NaN"]
+) | st.sampled_from(
+    [
+        b" ",
+        b"\n",
+        b"\t",
+        b"\x00",
+        b"\x7f",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\xef\xbb\xbf",
+        b"\\u0061",
+        b"\\ud800",
+        b"1e999",
+        b'"a":',
+    ]
+)
+
+
+@st.composite
+def bent(draw):
+    whole = orjson.dumps(draw(st.dictionaries(st.sampled_from(["a", "b", "other"]), VALUES.filter(fits), min_size=1)))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(whole)))
+        whole = whole[:at] + draw(PIECES) + whole[at + draw(st.integers(0, 2)) :]
+    return whole
+
+
+def fits(value):
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+@settings(max_examples=500)
+@given(records=st.lists(bent(), min_size=1, max_size=3), query=QUERIES)
+def test_both_ways_agree_on_what_is_nearly_json(records, query):
+    assert_both_ways_agree(records, query)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"a":"x","other":"\xff"}',
+        b'{"a":"x","\xff":1}',
+        b'{"a":"x","other":1e999}',
+        b'{"a":"x","a":"y"}',
+        b'{"a":[1],"a":"y"}',
+        b'{"a":"y","a":[1]}',
+        b'{"\\u0061":"x"}',
+        b'{"a":"x","other":"\\ud800"}',
+        b'{"a":"x","other":' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"a":"x","other":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"a":1.0}',
+        b'{"a":-0}',
+        b'{"a":123456789012345678901234567890}',
+    ],
+)
+def test_both_ways_agree_where_readers_of_json_differ(record):
+    assert_both_ways_agree([record], "{a: .a}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 import selectors
 import socket
 import time
+import tracemalloc
 from contextlib import ExitStack, suppress
 
 import psutil
@@ -314,27 +316,27 @@ def test_room_is_counted_and_given_back():
     at = [0.0]
     room = Room(100, lambda: at[0])
     first, second, third = room.open(), room.open(), room.open()
-    assert room.take(first, 60)
-    assert room.take(second, 40)
-    assert not room.take(third, 1)
+    assert room.take(first, bytes(60))
+    assert room.take(second, bytes(40))
+    assert not room.take(third, bytes(1))
     assert (room.used, third.refusal.code) == (100, "ServiceUnavailableException")
     at[0] = 3.0
     fourth = room.open()
-    assert room.take(fourth, 50)  # the first one has been coming for too long
+    assert room.take(fourth, bytes(50))  # the first one has been coming for too long
     assert (first.refusal is None, second.refusal is None, room.used) == (False, True, 90)
-    assert not room.take(first, 1)
+    assert not room.take(first, bytes(1))
     for one in (first, second, third, fourth, fourth):
         room.close(one)
     assert room.used == 0
-    assert not room.take(second, 1)
+    assert not room.take(second, bytes(1))
     assert room.used == 0
 
 
 def test_a_body_above_its_size_gives_its_room_back_at_once():
     room = Room(1 << 30, lambda: 0.0)
     body = room.open()
-    assert room.take(body, MOST_BYTES)
-    assert not room.take(body, 1)
+    assert room.take(body, bytes(MOST_BYTES))
+    assert not room.take(body, bytes(1))
     assert (room.used, body.refusal.code) == (0, "InvalidArgumentException")
 
 
@@ -355,3 +357,29 @@ def test_what_requests_used_is_free_after_them(servers, offline_bucket, connect,
     one = connect(server)
     one.sendall(head(len(full), b"Connection: close\r\n") + full)
     assert b"ValidationException" in answer(one)
+
+
+def test_very_many_small_pieces_take_little_more_than_their_bytes():
+    room = Room(1 << 30, lambda: 0.0)
+    body = room.open()
+    tracemalloc.start()
+    try:
+        for number in range(200_000):
+            room.take(body, b"%02d" % (number % 100))
+        took, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert took < 2 * 400_000
+
+
+def test_pieces_of_all_sizes_come_together_in_their_order():
+    room = Room(1 << 30, lambda: 0.0)
+    body = room.open()
+    pieces = [bytes([number]) * size for number, size in enumerate([5, 2000, 3, 4, 100_000, 70_000, 1, 1023, 1024, 9])]
+    for piece in pieces:
+        room.take(body, piece)
+
+    async def end():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    assert asyncio.run(room.read(body, end)) == b"".join(pieces)
