@@ -13,8 +13,20 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from lake.spellings import (
+    ASKED,
+    BITS,
+    EXACT,
+    JSON_NAMES,
+    LARGEST_FLOAT,
+    LONGEST_KEY,
+    SPELLED,
+    VERSION,
+    envelope_troubles,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -27,7 +39,6 @@ Type = dict[str, Any]
 Field = dict[str, Any]
 """A contract's field as JSON: `{"name": "page", "type": Type, "required": true}`."""
 
-_LONGEST_KEY = 256
 _TEXT: Type = {"name": "string"}
 _ENVELOPE: tuple[tuple[str, Type], ...] = (
     ("event_id", _TEXT),
@@ -38,38 +49,6 @@ _ENVELOPE: tuple[tuple[str, Type], ...] = (
     ("sequence", {"name": "long"}),
     ("schema_version", _TEXT),
 )
-_KEYS = ("event_id", "tenant", "producer_id")
-_VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
-_BITS = {"int": 31, "long": 63}
-_LARGEST_FLOAT = 3.4028234663852886e38
-_ASKED = {
-    "boolean": "true or false",
-    "int": "a whole number of 32 bits",
-    "long": "a whole number of 64 bits",
-    "float": "a number of 32 bits",
-    "double": "a number",
-    "string": "a string",
-    "date": "a date as 2013-01-31",
-    "timestamptz": "a moment with its zone as 2013-01-31T10:00:00Z",
-    "timestamp": "a moment without a zone as 2013-01-31T10:00:00",
-    "binary": "a string in base64",
-}
-_CLOCK = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?"
-_SPELLED = {
-    "date": re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII),
-    "timestamp": re.compile(_CLOCK, re.ASCII),
-    "timestamptz": re.compile(rf"{_CLOCK}(?:Z|[+-]\d{{2}}:?\d{{2}})", re.ASCII),
-}
-_JSON_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a fraction",
-    Decimal: "a fraction",
-    str: "a string",
-    dict: "an object",
-    list: "a list",
-}
-_EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _MOST_UNSIGNED = 2**64 - 1
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -133,7 +112,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = _repeated(name for name, _ in pairs)
-        raise ValueError(f"the key {twice[:_LONGEST_KEY]!r} is there twice")
+        raise ValueError(f"the key {twice[:LONGEST_KEY]!r} is there twice")
     return found
 
 
@@ -190,7 +169,9 @@ class EventCheck:
         for name, kind in _ENVELOPE:
             _take({"name": name, "type": kind, "required": True}, record, name, trouble)
         payload: Any = record.get("payload")
-        _check_envelope(record, payload, trouble)
+        missing, wrong = envelope_troubles(record, payload)
+        trouble.missing += missing
+        trouble.wrong += wrong
         _raise(trouble)
         self._check_names(record)
         moment = datetime.fromisoformat(record["event_time"]).astimezone(UTC)
@@ -208,11 +189,11 @@ class EventCheck:
             carried = ", ".join(sorted(self._tenants))
             raise RefusedError("unknown_tenant", f"the record says tenant {tenant}, and the stream carries: {carried}")
         if dataset != self._dataset:
-            message = f"the record says dataset {dataset[:_LONGEST_KEY]}, and it lies under {self._dataset}"
+            message = f"the record says dataset {dataset[:LONGEST_KEY]}, and it lies under {self._dataset}"
             raise RefusedError("unknown_dataset", message)
-        found = _VERSION.fullmatch(version)
+        found = VERSION.fullmatch(version)
         if found is None or found[1] != self.version.partition(".")[0]:
-            message = f"the record says schema_version {version[:_LONGEST_KEY]}, and the contract is {self.version}"
+            message = f"the record says schema_version {version[:LONGEST_KEY]}, and the contract is {self.version}"
             raise RefusedError("unknown_schema_version", message)
 
 
@@ -221,22 +202,6 @@ def _raise(trouble: _Trouble) -> None:
         raise RefusedError("missing_field", f"missing: {', '.join(trouble.missing)}")
     if trouble.wrong:
         raise RefusedError("wrong_type", "; ".join(trouble.wrong))
-
-
-def _check_envelope(record: dict[str, Any], payload: Any, trouble: _Trouble) -> None:
-    for name in _KEYS:
-        value = record.get(name)
-        if value == "":
-            trouble.missing.append(name)
-        elif type(value) is str and len(value) > _LONGEST_KEY:
-            trouble.wrong.append(f"{name}: allowed are at most {_LONGEST_KEY} characters")
-    sequence = record.get("sequence")
-    if type(sequence) is int and sequence < 0:
-        trouble.wrong.append(f"sequence: got {sequence}, allowed are numbers from 0")
-    if payload is None:
-        trouble.missing.append("payload")
-    elif type(payload) is not dict:
-        trouble.wrong.append("payload: allowed is an object")
 
 
 def _take(one: Field, source: dict[str, Any], path: str, trouble: _Trouble) -> None:
@@ -262,11 +227,11 @@ def _check(kind: Type, value: Any, path: str, trouble: _Trouble) -> None:
         if not _is_decimal(kind, value):
             _note(f"a number that fits decimal({kind['precision']}, {kind['scale']})", value, path, trouble)
     elif not _IS[kind["name"]](value):
-        _note(_ASKED[kind["name"]], value, path, trouble)
+        _note(ASKED[kind["name"]], value, path, trouble)
 
 
 def _note(asked: str, value: Any, path: str, trouble: _Trouble) -> None:
-    trouble.wrong.append(f"{path}: got {_JSON_NAMES[type(value)]}, allowed is {asked}")
+    trouble.wrong.append(f"{path}: got {JSON_NAMES[type(value)]}, allowed is {asked}")
 
 
 def _whole(bits: int) -> Callable[[Any], bool]:
@@ -279,7 +244,7 @@ def _is_double(value: Any) -> bool:
 
 
 def _spelled(name: str, parse: Callable[[str], object]) -> Callable[[Any], bool]:
-    rule = _SPELLED[name]
+    rule = SPELLED[name]
 
     def holds(value: Any) -> bool:
         if type(value) is not str or not rule.fullmatch(value):
@@ -312,14 +277,14 @@ def _is_decimal(kind: Type, value: Any) -> bool:
         return False
     if not found.copy_abs() < Decimal(10) ** (kind["precision"] - kind["scale"]):
         return False
-    return _EXACT.remainder(found, Decimal(1).scaleb(-kind["scale"])) == 0
+    return EXACT.remainder(found, Decimal(1).scaleb(-kind["scale"])) == 0
 
 
 _IS: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: type(value) is bool,
-    "int": _whole(_BITS["int"]),
-    "long": _whole(_BITS["long"]),
-    "float": lambda value: _is_double(value) and abs(float(value)) <= _LARGEST_FLOAT,
+    "int": _whole(BITS["int"]),
+    "long": _whole(BITS["long"]),
+    "float": lambda value: _is_double(value) and abs(float(value)) <= LARGEST_FLOAT,
     "double": _is_double,
     "string": lambda value: type(value) is str,
     "date": _spelled("date", date.fromisoformat),

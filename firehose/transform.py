@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firehose.contract_check import EventCheck, RefusedError, parse_event
+from lake.spellings import LONGEST_KEY, identity_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,6 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z", re.ASC
 _BREAKS = re.compile(rb"\r\n|\r|\n")
 _TOLD = 20
 """Lines of the log about single events, an invocation and reason; all are counted."""
-_TEXTS = ("event_id", "tenant", "producer_id")
-_LONGEST_KEY = 256
 
 
 class Transform:
@@ -95,7 +94,7 @@ class Transform:
         if dataset not in self._contracts:
             known = ", ".join(sorted(self._contracts))
             raise RefusedError(
-                "unknown_dataset", f"the record says dataset {dataset[:_LONGEST_KEY]}, known are: {known}"
+                "unknown_dataset", f"the record says dataset {dataset[:LONGEST_KEY]}, known are: {known}"
             )
         key = (dataset, None if declared is None else stream)
         check = self._checks.get(key)
@@ -134,9 +133,7 @@ def _with(raw: bytes, inserted: dict[str, str]) -> bytes:
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        name: value for name in _TEXTS if type(value := record.get(name)) is str and 0 < len(value) <= _LONGEST_KEY
-    }
+    found: dict[str, Any] = identity_texts(record)
     if type(sequence := record.get("sequence")) is int:
         found["sequence"] = sequence
     return found

@@ -24,7 +24,10 @@ HANDLER = "firehose.transform.handler"
 """What AWS Lambda is told to call."""
 RUNTIME = "python3.13"
 """Any from 3.11 on."""
-_MODULES = ("__init__.py", "contract_check.py", "transform.py")
+_MODULES = (
+    *("firehose/__init__.py", "firehose/contract_check.py", "firehose/transform.py"),
+    *("lake/__init__.py", "lake/spellings.py"),
+)
 _TIME = (1980, 1, 1, 0, 0, 0)
 _UNIX, _MODE = 3, 0o100644
 """Lambda runs the code as another user, who has to be able to read it."""
@@ -36,7 +39,7 @@ def package(lake: Lake) -> bytes:
         stream.name: {"dataset": stream.dataset.name, "tenants": sorted(stream.tenants)} for stream in lake.streams()
     }
     contracts = {one.name: packed_contract(one.contract) for one in lake.datasets}
-    files = {f"firehose/{name}": (Path(__file__).parent / name).read_bytes() for name in _MODULES}
+    files = {name: (Path(__file__).parents[1] / name).read_bytes() for name in _MODULES}
     text = json.dumps({"contracts": contracts, "streams": streams}, indent=1, sort_keys=True)
     return _zipped({**files, CONTRACTS: f"{text}\n".encode()})
 

@@ -23,6 +23,7 @@ from lake.envelope import made_day
 from lake.errors import TerminalError, known_values
 from lake.manifest import NO_TENANT
 from lake.ranges import Ranges
+from lake.spellings import BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,7 +58,6 @@ ERASURES = "erasures/"
 
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _WORK = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}  # of scrypt: 16 MiB and some 50 ms a guess
-_BITS = {"int": 31, "long": 63}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def typed_value(kind: Primitive, text: str, path: str) -> Any:
                 return text
             case "int" | "long":
                 number = int(text)
-                if not -(1 << _BITS[kind.name]) <= number < 1 << _BITS[kind.name]:
+                if not -(1 << BITS[kind.name]) <= number < 1 << BITS[kind.name]:
                     raise ValueError(text)  # noqa: TRY301 - one sentence for all that is no such value
                 return number
             case "float" | "double" | "decimal":

@@ -22,8 +22,9 @@ import pyarrow.json as pj
 
 from lake.contract import Field, FieldType, ListOf, Primitive, StructOf
 from lake.envelope import ENVELOPE, PROCESSED_AT
-from spark_jobs.records import ENVELOPE_FIELDS, LONGEST_KEY
-from spark_jobs.values import LARGEST_FLOAT, arrow_struct, arrow_type, has_decimal
+from lake.spellings import IDENTITY_KEYS, LARGEST_FLOAT, LONGEST_KEY
+from spark_jobs.records import ENVELOPE_FIELDS
+from spark_jobs.values import arrow_struct, arrow_type, has_decimal
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,7 +57,6 @@ _SPELLED = {
 _DAYS = (-719_162, 2_932_896)
 """The years 1 to 9999, in days since 1970: Python has no others."""
 _DAY_US = 86_400_000_000
-_KEYS = ("event_id", "tenant", "producer_id")
 
 
 _NUMBER_BYTES = 64
@@ -160,7 +160,7 @@ class FastJudge:
             _clean(pc.all(pc.less(values, limit * (1 - 2**-50)), min_count=0).as_py())
 
     def _check_envelope(self, found: dict[str, pa.Array]) -> None:
-        for name in _KEYS:
+        for name in IDENTITY_KEYS:
             sizes = pc.min_max(pc.utf8_length(found[name])).as_py()
             # None where all are null
             _clean(sizes["min"] is not None and sizes["min"] > 0 and sizes["max"] <= LONGEST_KEY)

@@ -20,6 +20,7 @@ import orjson
 from lake.contract import Field, Primitive
 from lake.envelope import ENVELOPE, PROCESSED_AT, Identity, salvage
 from lake.errors import first_repeated
+from lake.spellings import LONGEST_KEY, VERSION, envelope_troubles, identity_texts
 from spark_jobs.values import Trouble, converter, has_decimal, told
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from lake.contract import Contract
 
-__all__ = ["ENVELOPE_FIELDS", "LONGEST_KEY", "Judge", "Reason", "Refusal", "Row", "identity_in"]
+__all__ = ["ENVELOPE_FIELDS", "Judge", "Reason", "Refusal", "Row", "identity_in"]
 
 
 class Reason(StrEnum):
@@ -77,12 +78,8 @@ ENVELOPE_FIELDS = tuple(
     Field(name, Primitive({"event_time": "timestamptz", "sequence": "long"}.get(name, "string")), required=True)  # type: ignore[arg-type]
     for name in ENVELOPE
 )
-_KEYS = ("event_id", "tenant", "producer_id")
 _EVENT_TIME = ENVELOPE.index("event_time")
-LONGEST_KEY = 256
-"""Characters of an event id, a tenant or a producer id; what `salvage` reads at most."""
 _LARGEST_SEQUENCE = 2**63 - 1
-_VERSION = re.compile(r"(\d+)\.\d+\.\d+", re.ASCII)
 _SPACED = re.compile(rb'"\s+:')
 _ENVELOPE_KEYS = frozenset((*ENVELOPE, PROCESSED_AT, "payload"))
 
@@ -121,7 +118,9 @@ class Judge:
         trouble = Trouble()
         values = _take(record, self._envelope, trouble)
         payload: Any = record.get("payload")
-        _check_envelope(record, payload, trouble)
+        missing, wrong = envelope_troubles(record, payload)
+        trouble.missing += missing
+        trouble.wrong += wrong
         refused = self._refused(record, trouble) or self._ahead(record, values)
         if refused is not None:
             return refused
@@ -155,7 +154,7 @@ class Judge:
         if dataset != self._contract.dataset:
             message = f"the record says dataset {dataset[:LONGEST_KEY]}, and it lies under {self._contract.dataset}"
             return Refusal(Reason.UNKNOWN_DATASET, message, identity_in(record))
-        found = _VERSION.fullmatch(version)
+        found = VERSION.fullmatch(version)
         if found is None or found[1] != self._major:
             contract = f"the contract is {self._contract.version}"
             message = f"the record says schema_version {version[:LONGEST_KEY]}, and {contract}"
@@ -205,28 +204,9 @@ def _take(source: dict[str, Any], fields: _Converters, trouble: Trouble) -> list
     return values
 
 
-def _check_envelope(record: dict[str, Any], payload: Any, trouble: Trouble) -> None:
-    """What the envelope asks for beyond its types."""
-    for name in _KEYS:
-        value = record.get(name)
-        if value == "":
-            trouble.missing.append(name)
-        elif type(value) is str and len(value) > LONGEST_KEY:
-            trouble.wrong.append(f"{name}: allowed are at most {LONGEST_KEY} characters")
-    sequence = record.get("sequence")
-    if type(sequence) is int and sequence < 0:
-        trouble.wrong.append(f"sequence: got {sequence}, allowed are numbers from 0")
-    if payload is None:
-        trouble.missing.append("payload")
-    elif type(payload) is not dict:
-        trouble.wrong.append("payload: allowed is an object")
-
-
 def identity_in(record: dict[str, Any]) -> Identity:
     """Whose record it is; what is no string, empty or endless identifies nobody."""
-    found: dict[str, Any] = {
-        name: value for name in _KEYS if type(value := record.get(name)) is str and 0 < len(value) <= LONGEST_KEY
-    }
+    found: dict[str, Any] = identity_texts(record)
     sequence = record.get("sequence")
     if type(sequence) is int and 0 <= sequence <= _LARGEST_SEQUENCE:
         found["sequence"] = sequence

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from datetime import UTC, date, datetime
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lake.contract import Field, FieldType, ListOf, Primitive, StructOf
+from lake.spellings import ASKED, BITS, EXACT, JSON_NAMES, LARGEST_FLOAT, SPELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
-    "LARGEST_FLOAT",
     "NotTakenError",
     "Trouble",
     "arrow_struct",
@@ -32,33 +31,6 @@ __all__ = [
     "told",
 ]
 
-_BITS = {"int": 31, "long": 63}
-LARGEST_FLOAT = 3.4028234663852886e38
-"""Of 32 bits."""
-_ASKED = {
-    "boolean": "true or false",
-    "int": "a whole number of 32 bits",
-    "long": "a whole number of 64 bits",
-    "float": "a number of 32 bits",
-    "double": "a number",
-    "string": "a string",
-    "date": "a date as 2013-01-31",
-    "timestamptz": "a moment with its zone as 2013-01-31T10:00:00Z",
-    "timestamp": "a moment without a zone as 2013-01-31T10:00:00",
-    "binary": "a string in base64",
-}
-_CLOCK = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?"
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_ZONED = re.compile(rf"{_CLOCK}(?:Z|[+-]\d{{2}}:?\d{{2}})", re.ASCII)
-_ZONELESS = re.compile(_CLOCK, re.ASCII)
-_JSON_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a fraction",
-    Decimal: "a fraction",
-    str: "a string",
-}
-_EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN)  # the usual context rounds at 28 digits
 _SHOWN = 40  # characters of a wrong value that a message repeats
 _MOST_TOLD = 20  # of what is wrong with one record
 
@@ -102,7 +74,7 @@ def told(troubles: Sequence[str], between: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
-    return f"{str(value)[:_SHOWN]!r} ({_JSON_NAMES.get(type(value), 'null')})"
+    return f"{str(value)[:_SHOWN]!r} ({JSON_NAMES.get(type(value), 'null')})"
 
 
 def converter(kind: FieldType, path: str) -> Callable[[Any, Trouble], Any]:
@@ -124,9 +96,9 @@ def converter(kind: FieldType, path: str) -> Callable[[Any, Trouble], Any]:
 def _primitive(kind: Primitive) -> Callable[[Any, Trouble], Any]:
     if kind.name == "decimal":
         return _decimal(kind)
-    asked = _ASKED[kind.name]
-    if kind.name in _BITS:
-        low, high = -(1 << _BITS[kind.name]), (1 << _BITS[kind.name]) - 1
+    asked = ASKED[kind.name]
+    if kind.name in BITS:
+        low, high = -(1 << BITS[kind.name]), (1 << BITS[kind.name]) - 1
 
         def whole(value: Any, _: Trouble) -> int:
             # `type is`: Python's True is an int, JSON's isn't
@@ -141,13 +113,13 @@ def _primitive(kind: Primitive) -> Callable[[Any, Trouble], Any]:
 def _boolean(value: Any, _: Trouble) -> bool:
     if type(value) is bool:
         return value
-    raise NotTakenError(_ASKED["boolean"])
+    raise NotTakenError(ASKED["boolean"])
 
 
 def _string(value: Any, _: Trouble) -> str:
     if type(value) is str:
         return value
-    raise NotTakenError(_ASKED["string"])
+    raise NotTakenError(ASKED["string"])
 
 
 def _double(value: Any, _: Trouble) -> float:
@@ -155,44 +127,44 @@ def _double(value: Any, _: Trouble) -> float:
         return value
     if type(value) is int or type(value) is Decimal:
         return float(value)
-    raise NotTakenError(_ASKED["double"])
+    raise NotTakenError(ASKED["double"])
 
 
 def _float(value: Any, trouble: Trouble) -> float:
     found = _double(value, trouble)
     if abs(found) <= LARGEST_FLOAT:
         return found
-    raise NotTakenError(_ASKED["float"])
+    raise NotTakenError(ASKED["float"])
 
 
 def _date(value: Any, _: Trouble) -> date:
-    if type(value) is str and _DATE.fullmatch(value):
+    if type(value) is str and SPELLED["date"].fullmatch(value):
         try:
             return date.fromisoformat(value)
         except ValueError:
             # the form of a date, and none: the 30th of February
-            raise NotTakenError(_ASKED["date"]) from None
-    raise NotTakenError(_ASKED["date"])
+            raise NotTakenError(ASKED["date"]) from None
+    raise NotTakenError(ASKED["date"])
 
 
 def _timestamptz(value: Any, _: Trouble) -> datetime:
-    if type(value) is str and _ZONED.fullmatch(value):
+    if type(value) is str and SPELLED["timestamptz"].fullmatch(value):
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):
             # the form of a moment, and none: the hour 25, or before the year 1 in UTC
-            raise NotTakenError(_ASKED["timestamptz"]) from None
-    raise NotTakenError(_ASKED["timestamptz"])
+            raise NotTakenError(ASKED["timestamptz"]) from None
+    raise NotTakenError(ASKED["timestamptz"])
 
 
 def _timestamp(value: Any, _: Trouble) -> datetime:
-    if type(value) is str and _ZONELESS.fullmatch(value):
+    if type(value) is str and SPELLED["timestamp"].fullmatch(value):
         try:
             return datetime.fromisoformat(value)
         except ValueError:
             # likewise
-            raise NotTakenError(_ASKED["timestamp"]) from None
-    raise NotTakenError(_ASKED["timestamp"])
+            raise NotTakenError(ASKED["timestamp"]) from None
+    raise NotTakenError(ASKED["timestamp"])
 
 
 def _binary(value: Any, _: Trouble) -> bytes:
@@ -201,8 +173,8 @@ def _binary(value: Any, _: Trouble) -> bytes:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             # not the alphabet, or not all of it
-            raise NotTakenError(_ASKED["binary"]) from None
-    raise NotTakenError(_ASKED["binary"])
+            raise NotTakenError(ASKED["binary"]) from None
+    raise NotTakenError(ASKED["binary"])
 
 
 _PLAIN: dict[str, Callable[[Any, Trouble], Any]] = {
@@ -228,8 +200,8 @@ def _decimal(kind: Primitive) -> Callable[[Any, Trouble], Decimal]:
             # before the remainder is made: of the smallest numbers it would be zero
             if found and found.adjusted() < -kind.scale:
                 raise NotTakenError(asked)
-            if found.copy_abs() < limit and _EXACT.remainder(found, step) == 0:
-                return found.quantize(step, context=_EXACT)
+            if found.copy_abs() < limit and EXACT.remainder(found, step) == 0:
+                return found.quantize(step, context=EXACT)
         raise NotTakenError(asked)
 
     return take
