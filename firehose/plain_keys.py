@@ -6,6 +6,7 @@ string doesn't look whether it is UTF-8, so only records in ASCII are read this 
 
 from __future__ import annotations
 
+import re
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,8 @@ __all__ = ["NOT_PLAIN", "reader_of"]
 
 NOT_PLAIN = (orjson.JSONDecodeError, msgspec.DecodeError, KeyError, TypeError, RecursionError)
 """What readers raise where libjq has to say what becomes of a record."""
+_UNREADABLE = re.compile(r'[\\"\x00-\x1f]')
+"""In a member's name: msgspec takes no name that has to be escaped."""
 _SCALAR = str | int | float
 """Apart, so that 1.0 isn't taken for 1."""
 _Members: TypeAlias = "dict[str, _Members | None]"
@@ -39,9 +42,11 @@ def reader_of(paths: Sequence[PlainPath]) -> Callable[[bytes], tuple[Any, ...]]:
 
 
 def _members_of(paths: Sequence[PlainPath]) -> _Members | None:
-    """Put the paths together; None where one goes on through another's value, which can't be both."""
+    """Put the paths together; None where they can't be read by: one goes on through another's value, or by its name."""
     found: _Members = {}
     for path in paths:
+        if any(_UNREADABLE.search(name) for name in path.names):
+            return None
         *outer, last = path.names
         at = found
         for name in outer:

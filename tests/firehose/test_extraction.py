@@ -235,3 +235,19 @@ def test_both_ways_agree_on_what_is_nearly_json(records, query):
 )
 def test_both_ways_agree_where_readers_of_json_differ(record):
     assert_both_ways_agree([record], "{a: .a}")
+
+
+@pytest.mark.parametrize(
+    ("query", "record"),
+    [
+        ('{"a\\"b"}', b'{"a\\"b":"x"}'),
+        ('{"a\\\\b"}', b'{"a\\\\b":"x"}'),
+        ('{"a\\nb"}', b'{"a\\nb":"x"}'),
+        ('{"\N{LATIN SMALL LETTER E WITH ACUTE}"}', b'{"\\u00e9":"x"}'),
+        ('{"\N{LATIN SMALL LETTER E WITH ACUTE}"}', '{"\N{LATIN SMALL LETTER E WITH ACUTE}":"x"}'.encode()),
+        ('{""}', b'{"":"x"}'),
+        ("{f1: .f0}", b'{"f1":"y","f0":"x"}'),
+    ],
+)
+def test_any_name_of_a_member_is_read(query, record):
+    assert only_keys(query, record) == ("x",)
