@@ -143,7 +143,7 @@ class Engine:
         self._journal.start()
         self._wake.set()
         for live, one in self._again:
-            self._deliver(live, one.intent, one.data, one.oldest_ms, logged=True)
+            self._deliver(live, one.intent, one.data, sum(map(len, one.data)), one.oldest_ms, logged=True)
         self._again = []
         self._tasks = [asyncio.create_task(work()) for work in (self._process, self._watch, self._tidy)]
         for task in self._tasks:
@@ -430,12 +430,16 @@ class Engine:
 
     def _deliver_buffer(self, live: LiveStream, buffer: Buffer) -> None:
         intent = live.intent(buffer)
-        self._deliver(live, intent, buffer.data, buffer.oldest_ms, logged=False)
+        # from what was counted: each look at records that have left the processor's cache costs a hundredth of all work
+        size = buffer.size - len(buffer.suffix) * len(buffer.data)
+        self._deliver(live, intent, buffer.data, size, buffer.oldest_ms, logged=False)
 
-    def _deliver(self, live: LiveStream, intent: Intent, data: list[bytes], oldest_ms: int, *, logged: bool) -> None:
+    def _deliver(
+        self, live: LiveStream, intent: Intent, data: list[bytes], size: int, oldest_ms: int, *, logged: bool
+    ) -> None:
         under_way = live.backing_up if intent.is_backup else live.under_way
         under_way[intent.delivery] = oldest_ms
-        task = asyncio.create_task(self._delivery(live, intent, data, logged=logged))
+        task = asyncio.create_task(self._delivery(live, intent, data, size, logged=logged))
         live.tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -448,11 +452,9 @@ class Engine:
 
         task.add_done_callback(ended)
 
-    async def _delivery(self, live: LiveStream, intent: Intent, data: list[bytes], *, logged: bool) -> None:
+    async def _delivery(self, live: LiveStream, intent: Intent, data: list[bytes], size: int, *, logged: bool) -> None:
         if not logged:
             await _until_logged(lambda: self._journal.intend(intent))
-        # once: each look at records that have left the processor's cache costs a few hundredths of all work
-        size = sum(map(len, data))
         await self._uploads.write(live, intent, data, size)
         live.written(intent).note(len(data), size)
         await _until_logged(lambda: self._journal.done(intent))
