@@ -95,7 +95,7 @@ def figure(text, start):
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(start))
 
 
-def test_what_is_put_on_any_connection_arrives_once(three, bucket):
+def test_what_is_put_on_any_connection_arrives_once(three, bucket, wait_for):
     connections = [Connection(three) for _ in range(24)]
     for name in NAMES:
         three.create(name, bucket.plain(Prefix=f"{name}/", CompressionFormat="GZIP"))
@@ -110,10 +110,16 @@ def test_what_is_put_on_any_connection_arrives_once(three, bucket):
     flushed = three.flush()
     assert {name: one["records"] for name, one in flushed.items()} == dict.fromkeys(NAMES, 320)
     assert {name: delivered(bucket, f"{name}/") for name in NAMES} == sent
-    # the streams are spread, and so were the connections
     assert {owner(name, 3) for name in NAMES} == {0, 1, 2}
-    found = scraped(three)
-    assert [figure(found, f'firehose_handed_on_requests_total{{process="{one}"') > 0 for one in range(3)] == [True] * 3
+
+    def every_process_has_handed_on():
+        for name in NAMES:
+            assert Connection(three).put(name, [b"later\n"])[0] == 200
+        found = scraped(three)
+        return all(figure(found, f'firehose_handed_on_requests_total{{process="{one}"') > 0 for one in range(3))
+
+    # which process takes a connection is the system's choice, and on a busy machine one may go without for a while
+    wait_for(every_process_has_handed_on, seconds=60)
 
 
 def test_a_change_is_known_on_every_connection_once_it_is_answered(three, bucket):
