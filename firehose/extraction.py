@@ -1,8 +1,8 @@
 """Owns MetadataExtraction: partition keys taken from records by jq, run by libjq.
 
 A query that is an object of paths and slices is answered from the record directly, in a fraction of the time; any value
-that isn't a plain string or a small whole number there, and any record that isn't strict JSON, goes to libjq, so that both
-ways give the same keys (tests compare them).
+that isn't a plain string or a small whole number there, and any record that isn't strict JSON, goes to libjq, so that
+both ways give the same keys (tests compare them).
 """
 
 from __future__ import annotations
