@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["fetched", "read_groups"]
 
 _READERS = 16  # at once: most of a small file's time is S3's
-_BATCH_ROWS = 2**7
-"""Decoded before room is counted: a dictionary holds a long text once, and each row that names it takes all of it. A
-small file has no more rows; 2**16 at once take half the time of a large one, and may take gigabytes."""
+_BATCH_ROWS = 2**7, 2**16
+"""Decoded before room is counted, at least and at most."""
+_BATCH_BYTES = 2**25
+"""What so many rows of a flat file may take, if each takes as much as the whole file: a dictionary holds a long text
+once, and each row that names it takes all of it."""
 
 
 def fetched(io: FileIO, location: str) -> pa.Buffer:
@@ -67,9 +69,10 @@ def read_groups(
                 # now rather than when all are read
                 aligned(schema.empty_table(), wanted, given)
                 known.append(schema)
-            if _encoded_bytes(file.metadata) > room:
+            unpacked = _encoded_bytes(file.metadata)
+            if unpacked > room:
                 raise UnfitError("too much")
-            for one in file.iter_batches(_BATCH_ROWS, use_threads=False):
+            for one in file.iter_batches(_batch_rows(schema, unpacked), use_threads=False):
                 room -= one.nbytes
                 if room < 0:
                     raise UnfitError("too much")
@@ -93,6 +96,14 @@ def read_groups(
 def _encoded_bytes(metadata: pq.FileMetaData) -> int:
     """What a file's columns are unpacked, before they are decoded: rows take about as much in memory, or more."""
     return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+
+
+def _batch_rows(schema: pa.Schema, unpacked: int) -> int:
+    """How many rows are decoded at once: all of a small file's, as to join a piece costs as much as a hundred rows."""
+    least, most = _BATCH_ROWS
+    # a row's list may name a text a thousand times
+    most = least if any(map(pa.types.is_nested, schema.types)) else most
+    return min(max(_BATCH_BYTES // max(unpacked, 1), least), most)
 
 
 def _joined(tables: list[pa.Table], wanted: pa.Schema, given: Collection[int]) -> pa.Table:

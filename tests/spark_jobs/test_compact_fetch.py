@@ -79,6 +79,29 @@ def test_of_a_long_text_in_a_dictionary_no_more_is_decoded_than_there_is_room_fo
     assert usual.max_memory() < 64 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("rows", "kind", "pieces"),
+    [(500, pa.int64(), 1), (70_000, pa.int64(), 2), (500, pa.list_(pa.int64()), 4)],
+)
+def test_a_small_flat_file_is_decoded_in_one_piece(tmp_path, monkeypatch, rows, kind, pieces):
+    seen = []
+
+    class Noted(pq.ParquetFile):
+        def iter_batches(self, *given, **named):
+            for one in super().iter_batches(*given, **named):
+                seen.append(one.num_rows)
+                yield one
+
+    values = [1] * rows if kind == pa.int64() else [[1]] * rows
+    field = pa.field("number", kind, metadata={"PARQUET:field_id": "1"})
+    wanted = pa.schema([field])
+    pq.write_table(pa.Table.from_arrays([pa.array(values, kind)], schema=wanted), tmp_path / "x", store_schema=False)
+    monkeypatch.setattr(pq, "ParquetFile", Noted)
+    (found,) = read_groups(IO, [[str(tmp_path / "x")]], wanted, given=(), room=2**24)
+    assert found.num_rows == rows
+    assert len(seen) == pieces
+
+
 def test_what_is_too_much_as_it_is_stored_is_not_decoded(tmp_path, monkeypatch):
     name = stored(tmp_path / "x.parquet", list(range(1000)), use_dictionary=False)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("decoded"))
