@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -59,6 +59,8 @@ class Buffers:
         """Of partitions, by their values."""
         self._errors: dict[str, Buffer] = {}
         """Of errors, by their kind."""
+        self._latest_ms = 0
+        """No open buffer of a partition has a later arrival for its oldest."""
 
     @property
     def active_partitions(self) -> int:
@@ -76,6 +78,12 @@ class Buffers:
     def inactive(self, keys: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Tell which partitions, by their values, have no buffer now: each once, in order."""
         return [values for values in dict.fromkeys(keys) if values not in self._open]
+
+    def find(self, keys: Sequence[tuple[str, ...]], arrival_ms: int) -> list[Buffer] | None:
+        """Find the buffers of partitions; None where one has none, or one would become older by this arrival."""
+        found = [*map(self._open.get, keys)]
+        # the clock went back, or the log is replayed, where it is before another's
+        return cast("list[Buffer]", found) if all(found) and arrival_ms >= self._latest_ms else None
 
     def add(self, data: list[bytes], numbers: Sequence[int], arrival_ms: int, suffix: bytes) -> list[Buffer]:
         """Add records where there are no partition keys; returns the buffers that are full by it."""
@@ -95,6 +103,8 @@ class Buffers:
         numbers: Sequence[int],
         arrival_ms: int,
         suffix: bytes,
+        *,
+        found: list[Buffer] | None = None,
     ) -> list[Buffer]:
         """Add records to their partitions; returns the buffers that are full by it.
 
@@ -104,20 +114,24 @@ class Buffers:
             numbers: of each in the log.
             arrival_ms: of all of them, milliseconds since the epoch.
             suffix: what goes behind each in its object.
+            found: what `find` gave for these keys, just before.
         """
         # record by record: with hundreds of partitions a group of each put has one or two
         full: list[Buffer] = []
-        find, limit, beside = self._open.get, self._size, len(suffix)
-        for values, raw, number in zip(keys, data, numbers, strict=True):
-            buffer = find(values)
-            if buffer is None or arrival_ms < buffer.oldest_ms:
-                buffer = self._partition(values, arrival_ms, suffix)
-            buffer.data.append(raw)
-            buffer.numbers.append(number)
-            buffer.size += len(raw) + beside
-            if buffer.size >= limit:
-                full.append(self._open.pop(values))
-        return full
+        limit, beside = self._size, len(suffix)
+        while True:
+            into = self._buffers(keys, arrival_ms, suffix) if found is None else found
+            for buffer, raw, number in zip(into, data, numbers, strict=True):
+                buffer.data.append(raw)
+                buffer.numbers.append(number)
+                buffer.size += len(raw) + beside
+                if buffer.size >= limit:
+                    break
+            else:
+                return full
+            full.append(self._close(buffer))
+            after = numbers.index(number) + 1
+            keys, data, numbers, found = keys[after:], data[after:], numbers[after:], None
 
     def add_refused(self, refused: Sequence[Refused]) -> list[Buffer]:
         """Add refused records to the buffer of their kind; returns the buffers that are full by it."""
@@ -145,6 +159,12 @@ class Buffers:
         """Close and return every buffer."""
         return self._take(list(self._all()))
 
+    def _close(self, buffer: Buffer) -> Buffer:
+        return self._take([buffer])[0]
+
+    def _buffers(self, keys: Sequence[tuple[str, ...]], arrival_ms: int, suffix: bytes) -> Sequence[Buffer]:
+        return self.find(keys, arrival_ms) or [self._partition(values, arrival_ms, suffix) for values in keys]
+
     def _all(self) -> Iterator[Buffer]:
         return chain(self._open.values(), self._errors.values())
 
@@ -154,12 +174,14 @@ class Buffers:
                 del self._open[one.target.values]
             else:
                 del self._errors[one.target.output_type]
+        if not self._open:
+            self._latest_ms = 0
         return buffers
 
     def _partition(self, values: tuple[str, ...], arrival_ms: int, suffix: bytes) -> Buffer:
         buffer = self._open.get(values)
         if buffer is None:
             buffer = self._open[values] = Buffer(Partition(values), arrival_ms, suffix, is_backup=self._is_backup)
-        # the clock went back, or the log is replayed
+            self._latest_ms = max(self._latest_ms, arrival_ms)
         buffer.oldest_ms = min(buffer.oldest_ms, arrival_ms)
         return buffer

@@ -14,7 +14,7 @@ import orjson
 
 from firehose.jq_query import PlainPath, made_keys, plain_paths, refused_words
 from firehose.jq_runner import EndlessQueryError, Query
-from firehose.plain_keys import NOT_PLAIN, reader_of
+from firehose.plain_keys import NOT_PLAIN, PlainKeys
 from firehose.processing import NO_KEY, Chunk, Reason
 from lake.errors import TerminalError
 
@@ -82,17 +82,20 @@ class ExtractKeys:
         """Keys the query makes; None when that depends on the record."""
         self.keys = keys or ()
         """Keys whose values are taken, in order."""
-        self._read = reader_of(plain) if plain else None
+        self._plain = PlainKeys(plain) if plain else None
 
     def using(self, keys: Sequence[str]) -> ExtractKeys:
         """Take the values of these keys, in this order, for a query whose keys depend on the record."""
         other = ExtractKeys(self._program, self.known_keys, None)
-        other._read = self._read if tuple(keys) == self.keys else None
+        other._plain = self._plain if tuple(keys) == self.keys else None
         other.keys = tuple(keys)
         return other
 
     def apply(self, chunk: Chunk, now_ms: int) -> Chunk:
         """Take each record's keys; a record that has none is refused."""
+        if self._plain is not None and chunk.keys is None and (plain := self._plain.read_all(chunk.data)) is not None:
+            chunk.keys = plain
+            return chunk
         found: list[tuple[str, ...] | None] = [None] * len(chunk.data)
         reasons: dict[int, Reason] = {}
         for_jq = self._directly(chunk.data, found)
@@ -106,9 +109,9 @@ class ExtractKeys:
 
     def _directly(self, data: list[bytes], found: list[tuple[str, ...] | None]) -> Sequence[int]:
         # returns the records that libjq has to look at
-        read = self._read
-        if read is None:
+        if self._plain is None:
             return range(len(data))
+        read = self._plain.read
         join = "".join
         left: list[int] = []
         for index, raw in enumerate(data):

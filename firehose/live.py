@@ -155,19 +155,21 @@ class LiveStream:
             chunk = self.stream.destination.chain.run(chunk, now_ms)
             self.metrics.processing.note(time.perf_counter() - started)
             self._note_conversion(chunk)
-            if chunk.keys is not None:
+            found = None if chunk.keys is None else self.buffers.find(chunk.keys, chunk.arrival_ms)
+            if chunk.keys is not None and found is None:
                 chunk = chunk.without(self._unopened(chunk.keys, chunk.arrival_ms, quota), now_ms)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not lose records or stop the stream
             reason = BROKEN.telling(error)
             chunk = given.without(dict.fromkeys(range(len(given.data)), reason), now_ms)
-        return self._add(chunk) + self._refuse(chunk.refused)
+            found = None
+        return self._add(chunk, found) + self._refuse(chunk.refused)
 
-    def _add(self, chunk: Chunk) -> list[Buffer]:
+    def _add(self, chunk: Chunk, found: list[Buffer] | None) -> list[Buffer]:
         if not chunk.data:
             return []
         if chunk.keys is None:
             return self.buffers.add(chunk.data, chunk.numbers, chunk.arrival_ms, chunk.suffix)
-        return self.buffers.spread(chunk.keys, chunk.data, chunk.numbers, chunk.arrival_ms, chunk.suffix)
+        return self.buffers.spread(chunk.keys, chunk.data, chunk.numbers, chunk.arrival_ms, chunk.suffix, found=found)
 
     def _note_conversion(self, chunk: Chunk) -> None:
         if self.stream.destination.conversion is None:

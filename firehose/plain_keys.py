@@ -7,6 +7,7 @@ string doesn't look whether it is UTF-8, so only records in ASCII are read this 
 from __future__ import annotations
 
 import re
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
     from firehose.jq_query import PlainPath
 
-__all__ = ["NOT_PLAIN", "reader_of"]
+__all__ = ["NOT_PLAIN", "PlainKeys"]
 
 NOT_PLAIN = (orjson.JSONDecodeError, msgspec.DecodeError, KeyError, TypeError, RecursionError)
-"""What readers raise where libjq has to say what becomes of a record."""
+"""What `read` raises where libjq has to say what becomes of a record."""
 _UNREADABLE = re.compile(r'[\\"\x00-\x1f]')
 """In a member's name: msgspec takes no name that has to be escaped."""
 _SCALAR = str | int | float
@@ -30,15 +31,37 @@ _Members: TypeAlias = "dict[str, _Members | None]"
 """Names of members, and what is wanted of each: members of its own, or (None) its value."""
 
 
-def reader_of(paths: Sequence[PlainPath]) -> Callable[[bytes], tuple[Any, ...]]:
-    """Make a function that takes the values at all paths from a record; it raises one of `NOT_PLAIN` where it can't."""
-    whole, loads = _getter_of(paths), orjson.loads
-    members = _members_of(paths)
-    if members is None:
-        return lambda raw: whole(loads(raw))
-    decode = msgspec.json.Decoder(_struct_of(members)).decode
-    take = _taker_of(paths, members)
-    return lambda raw: take(decode(raw)) if raw.isascii() else whole(loads(raw))
+class PlainKeys:
+    """Takes the values at all of some paths from records.
+
+    Args:
+        paths: to the values, in order.
+    """
+
+    def __init__(self, paths: Sequence[PlainPath]) -> None:
+        whole, loads = _getter_of(paths), orjson.loads
+        self.read: Callable[[bytes], tuple[Any, ...]] = lambda raw: whole(loads(raw))
+        """Take the values from one record; raises one of `NOT_PLAIN` where it can't."""
+        self._decode: Callable[[bytes], Any] | None = None
+        members = _members_of(paths)
+        if members is None:
+            return
+        decode = self._decode = msgspec.json.Decoder(_struct_of(members)).decode
+        take = self._take = _taker_of(paths, members)
+        self.read = lambda raw: take(decode(raw)) if raw.isascii() else whole(loads(raw))
+
+    def read_all(self, data: Sequence[bytes]) -> list[tuple[str, ...]] | None:
+        """Take the values from all records; None where one can't be read, or has a value that is no string or empty."""
+        try:
+            # without a step of Python's for each record
+            if self._decode is not None and all(map(bytes.isascii, data)):
+                found = [*map(self._take, map(self._decode, data))]
+            else:
+                found = [*map(self.read, data)]
+            "".join(chain.from_iterable(found))  # a look at the type of each
+        except NOT_PLAIN:
+            return None
+        return found if all(chain.from_iterable(found)) else None
 
 
 def _members_of(paths: Sequence[PlainPath]) -> _Members | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from firehose.buffers import Buffers, ErrorOutput, Partition
 from firehose.processing import Reason, Refused
 
@@ -43,6 +46,49 @@ def test_records_of_a_put_keep_their_order_in_each_partition():
     assert made.spread([A, B, A, A, B], data, range(5), 0, b"") == []
     found = {one.target.values: (one.data, list(one.numbers), one.size) for one in made.take_all()}
     assert found == {A: ([b"1", b"3", b"4"], [0, 2, 3], 3), B: ([b"2", b"5"], [1, 4], 2)}
+
+
+PUTS = st.lists(
+    st.tuples(st.integers(0, 5), st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), max_size=8)), max_size=6
+)
+
+
+def one_by_one(puts):
+    """What the records of puts become where each is looked at by itself."""
+    full, opened, number = [], {}, 0
+    for arrival, records in puts:
+        for key, size in records:
+            numbers, held, oldest = opened.pop(key, ([], 0, arrival))
+            found = (key, [*numbers, number], held + size + 1, min(oldest, arrival))
+            number += 1
+            if found[2] >= 10:
+                full.append(found)
+            else:
+                opened[key] = found[1:]
+    return full, {(key, *rest) for key, rest in ((key, (tuple(one[0]), *one[1:])) for key, one in opened.items())}
+
+
+@given(puts=PUTS)
+def test_many_records_at_once_become_what_they_become_one_by_one(puts):
+    made, number, full = buffers(), 0, []
+    for arrival, records in puts:
+        keys, data = [(key,) for key, _ in records], [b"x" * size for _, size in records]
+        found = made.find(keys, arrival)
+        assert found is None or [one.target.values for one in found] == keys
+        full += made.spread(keys, data, range(number, number + len(records)), arrival, b"\n", found=found)
+        number += len(records)
+    told = [(one.target.values[0], list(one.numbers), one.size, one.oldest_ms) for one in full]
+    rest = {(one.target.values[0], tuple(one.numbers), one.size, one.oldest_ms) for one in made.take_all()}
+    assert (told, rest) == one_by_one(puts)
+
+
+def test_a_buffer_that_would_become_older_is_not_found():
+    made = buffers()
+    made.spread([A], [b"1"], [1], 900, b"")
+    assert made.find([A], 899) is None
+    assert made.find([A, B], 900) is None
+    (found,) = made.find([A], 900)
+    assert found.target == Partition(A)
 
 
 def test_an_error_and_a_partition_of_the_same_name_are_apart():

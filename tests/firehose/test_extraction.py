@@ -149,9 +149,9 @@ QUERIES = st.sampled_from(["{a: .a, b: .b}", "{b: .b, a: .a, c: .c}", "{a: .a, b
 
 def assert_both_ways_agree(data, query):
     direct = compile_query(query)
-    assert direct._read is not None
+    assert direct._plain is not None
     by_jq = direct.using(direct.keys)
-    by_jq._read = None
+    by_jq._plain = None
     found = direct.apply(Chunk(data, range(len(data)), 0), 0)
     expected = by_jq.apply(Chunk(data, range(len(data)), 0), 0)
     assert found.keys == expected.keys
