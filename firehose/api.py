@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pybase64 import b64decode
+from pybase64 import b64decode, b64encode
 
 from firehose.admission import Admission
 from firehose.converted import destination_of
@@ -21,6 +21,7 @@ from firehose.definition_error import invalid
 from firehose.description import describe
 from firehose.encryption import INPUT, Encryption, check_input
 from firehose.faults import CODES
+from firehose.put_bodies import read_batch
 from firehose.streams import DeliveryStream
 from firehose.update import updated_request
 from firehose.validation import service_model, validate
@@ -111,7 +112,7 @@ class FirehoseApi:
             ServiceError: anything the caller has to know.
         """
         if operation == "PutRecordBatch":
-            return await self._put_record_batch(decode(body))
+            return await self._put_record_batch(body)
         if operation == "PutRecord":
             return await self._put_record(decode(body))
         answer = self._operations.get(operation)
@@ -268,14 +269,9 @@ class FirehoseApi:
         self._admission.answered(stream.name)
         return json_reply({"RecordId": f"{self._call_id(first)}000", "Encrypted": self._encryption.encrypted(stream)})
 
-    async def _put_record_batch(self, request: dict[str, Any]) -> Reply:
+    async def _put_record_batch(self, body: bytes) -> Reply:
         started = time.perf_counter()
-        try:
-            texts = [record["Data"] for record in request["Records"]]
-            data = _all_decoded(texts)
-        except (KeyError, TypeError):
-            validate("firehose", "PutRecordBatch", request)
-            raise
+        request, data = _batch(body)
         if not 0 < len(data) <= _CALL_RECORDS:
             shown = [{"Data": ""}] * len(data) if data else request["Records"]
             validate("firehose", "PutRecordBatch", {**request, "Records": shown})
@@ -283,7 +279,7 @@ class FirehoseApi:
         lengths = list(map(len, data))
         if max(lengths) > _RECORD_BYTES:
             at = next(index for index, length in enumerate(lengths) if length > _RECORD_BYTES)
-            raise _too_long(f"records.{at + 1}.member.data", texts[at])
+            raise _too_long(f"records.{at + 1}.member.data", b64encode(data[at][:_SHOWN]).decode())
         size = sum(lengths)
         if size > _CALL_BYTES:
             raise invalid("Records size exceeds 4 MB limit")
@@ -372,6 +368,19 @@ def _given(value: Any, deep: int = 0) -> Any:
 
 def _tag(key: str, value: str) -> dict[str, str]:
     return {"Key": key, "Value": value}
+
+
+def _batch(body: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    read = read_batch(body)
+    if read is not None:
+        name, data = read
+        return {"DeliveryStreamName": name}, data
+    request = decode(body)
+    try:
+        return request, _all_decoded([record["Data"] for record in request["Records"]])
+    except (KeyError, TypeError):
+        validate("firehose", "PutRecordBatch", request)
+        raise
 
 
 def _decoded(text: Any) -> bytes:
