@@ -7,26 +7,27 @@ first one of the connection's; an answer has to be taken within the same. A conn
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
-    import asyncio
-
     from firehose.incoming import Incoming, Room
 
-__all__ = ["Connection", "RequestLimits", "protocol", "raise_open_files"]
+__all__ = ["Connection", "Intake", "RequestLimits", "protocol", "raise_open_files"]
 
 _log = logging.getLogger(__name__)
 _PIPELINED = 8
 """Requests that wait behind the one that is answered, on one connection."""
 _TELL_SECONDS = 60.0
 _LINGER_SECONDS = 5.0
+_RECEIVED_AT_ONCE = 256 << 10
+"""Bytes; uvloop has as much for those that aren't buffered."""
 _OTHER_FILES = 256
 """Files that the server has open beside connections: the log's segments, uploads, what it was started with."""
 
@@ -92,12 +93,12 @@ class Connection(HttpToolsProtocol):
             self._room.close(cycle.scope["state"]["incoming"])
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Take what came."""
         if self._over:
             return
         self._chunk = len(data)
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type]  # the parser takes either
         # the parser keeps a header until its end, so an endless one only shows by what came
         if self._in_headers and not self._over:
             self._header_bytes += self._chunk
@@ -205,9 +206,54 @@ class Connection(HttpToolsProtocol):
             timer.cancel()
 
 
+class Intake(asyncio.BufferedProtocol):
+    """What a connection's bytes come in by: into one piece of memory for all of them, as each takes them at once.
+
+    A protocol that isn't buffered is given a copy of what came, and what it makes of that is a copy again.
+
+    Args:
+        arguments: of `Connection`.
+    """
+
+    _buffer = bytearray(_RECEIVED_AT_ONCE)
+
+    def __init__(self, **arguments: Any) -> None:
+        self._connection = Connection(**arguments)
+        self._came = memoryview(self._buffer)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._connection.connection_made(cast("asyncio.Transport", transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._connection.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's
+        """Tell where what comes next is to go."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what came; the memory is free when this returns."""
+        self._connection.data_received(self._came[:nbytes])
+
+    def eof_received(self) -> bool | None:
+        """The client sends no more."""
+        self._connection.eof_received()
+        return None
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take its answer."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._connection.resume_writing()
+
+
 def protocol(limits: RequestLimits, room: Room) -> Any:
     """Make what uvicorn makes connections by."""
-    return partial(Connection, limits=limits, room=room)
+    return partial(Intake, limits=limits, room=room)
 
 
 def raise_open_files(limits: RequestLimits) -> None:
