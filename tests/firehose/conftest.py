@@ -202,10 +202,12 @@ def running(folder: Path, s3_url: str) -> Iterator[Callable[..., Server]]:
         made.append(server)
         return server.start()
 
-    yield make
-    for server in made:
-        if server.process is not None and server.process.poll() is None:
-            server.kill()
+    try:
+        yield make
+    finally:  # one that didn't get ready is to end as well
+        for server in made:
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
 
 
 @pytest.fixture
