@@ -48,9 +48,8 @@ def test_records_of_a_put_keep_their_order_in_each_partition():
     assert found == {A: ([b"1", b"3", b"4"], [0, 2, 3], 3), B: ([b"2", b"5"], [1, 4], 2)}
 
 
-PUTS = st.lists(
-    st.tuples(st.integers(0, 5), st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), max_size=8)), max_size=6
-)
+RECORDS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), max_size=8)
+PUTS = st.lists(st.tuples(st.integers(0, 5), RECORDS), max_size=6)
 
 
 def one_by_one(puts):
