@@ -215,11 +215,11 @@ class Intake(asyncio.BufferedProtocol):
         arguments: of `Connection`.
     """
 
-    _buffer = bytearray(_RECEIVED_AT_ONCE)
+    # a view, as TLS fills it piece by piece by slices of it, which of a bytearray are copies
+    _buffer = memoryview(bytearray(_RECEIVED_AT_ONCE))
 
     def __init__(self, **arguments: Any) -> None:
         self._connection = Connection(**arguments)
-        self._came = memoryview(self._buffer)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -229,13 +229,13 @@ class Intake(asyncio.BufferedProtocol):
         """End."""
         self._connection.connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Tell where what comes next is to go."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came; the memory is free when this returns."""
-        self._connection.data_received(self._came[:nbytes])
+        self._connection.data_received(self._buffer[:nbytes])
 
     def eof_received(self) -> bool | None:
         """The client sends no more."""
