@@ -9,6 +9,7 @@ MOTO   := .venv-moto
 EVENTS ?=
 PORT   ?= 4566
 # Most tests wait for Spark, S3 and processes; each worker has a Spark of its own, which takes 2 GB.
+# By itself xdist begins with the files that have most tests, and so ends with those of few long ones.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -44,7 +45,7 @@ demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESU
 	@$(BIN)/python -m demo --port $(PORT) $(if $(EVENTS),--events $(EVENTS)) $(if $(RESUME),--resume) $(if $(CHAOS),--chaos)
 
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup $(VENV)/.develop ## Measurements, each beside another in one run: ONLY=firehose, SCALE=0.1 for a quick look
 	@$(BIN)/python tests/bench $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))

@@ -14,6 +14,16 @@ import pytest
 
 from lake.clients import Cloud
 
+LONG = (
+    *("test_fault_campaign.py", "test_kill_campaign.py", "test_erase_killed.py"),
+    *("test_demo.py", "test_processes_end.py", "test_fuzz.py"),
+)
+"""Files whose single tests take minutes: at the end, all workers but one would wait for them."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 def free_port() -> int:
     with socket.socket() as probe:
