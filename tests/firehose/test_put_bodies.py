@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
+import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,27 @@ def body_of(name, data, spelling="others", *, name_last=False):
 @given(data=st.lists(st.binary(max_size=40), min_size=1, max_size=5))
 def test_what_sdks_write_is_read_without_a_parser(spelling, name_last, data):
     assert read_batch(body_of("a-stream.1", data, spelling, name_last=name_last)) == ("a-stream.1", data)
+
+
+class Empty:
+    def stream(self):
+        return iter([b'{"FailedPutCount":0,"RequestResponses":[]}'])
+
+
+@pytest.mark.parametrize("members", [("DeliveryStreamName", "Records"), ("Records", "DeliveryStreamName")])
+def test_what_boto3_sends_is_read_without_a_parser(members):
+    given = {"DeliveryStreamName": "s", "Records": [{"Data": b"x"}, {"Data": b"\xff\xff\xfe"}]}
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    firehose = boto3.client("firehose", endpoint_url="http://127.0.0.1:9", **keys)
+    sent = []
+
+    def answer(request, **_):
+        sent.append(request.body)
+        return AWSResponse(request.url, 200, {}, Empty())
+
+    firehose.meta.events.register("before-send.firehose.PutRecordBatch", answer)
+    firehose.put_record_batch(**{name: given[name] for name in members})
+    assert read_batch(sent[0]) == ("s", [b"x", b"\xff\xff\xfe"])
 
 
 @pytest.mark.parametrize(
