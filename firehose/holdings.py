@@ -123,24 +123,6 @@ class Holdings:
                 place, _ = self._carried.pop(number)
                 place.pending -= 1
 
-    def begin_to_forget(self, numbers: Sequence[int]) -> list[tuple[_Held, int]]:
-        """Note that records, none of which was carried, are about to be settled; returns what to end it with.
-
-        Nobody carries them any more, so they stay as they are noted here: once is half of twice.
-        """
-        begun = []
-        for held, part in self._parts(numbers):
-            if held is None:
-                raise RuntimeError(f"records {part[0]} to {part[-1]} were carried")
-            held.settle(part, BUSY)
-            begun.append((held, len(part)))
-        return begun
-
-    def end_to_forget(self, begun: Sequence[tuple[_Held, int]]) -> None:
-        """Count records as settled that `begin_to_forget` noted."""
-        for held, count in begun:
-            held.pending -= count
-
     def state(self, number: int) -> int:
         """How far a record has come."""
         if number in self._carried:

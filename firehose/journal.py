@@ -179,19 +179,11 @@ class Journal:
             entry = Entry(Kind.DONE, intent.delivery.bytes)
         # from here on neither its records nor its intent may be carried behind what says that it is done: where that
         # can't be written, it is tried until it can
-        ending = None
-        if opened.were_carried:
-            self._holdings.mark(intent.numbers, BUSY)
-        else:
-            ending = self._holdings.begin_to_forget(intent.numbers)
+        self._holdings.mark(intent.numbers, BUSY)
         opened.is_ending = True
         await self._append(entry)
         self._close(intent.delivery)
-        if ending is None:
-            self.forget(intent.numbers)
-        else:
-            self._holdings.end_to_forget(ending)
-            self._remove_delivered()
+        self.forget(intent.numbers)
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Count records as no longer pending: they are delivered, or their stream is deleted."""
