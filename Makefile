@@ -9,7 +9,6 @@ MOTO   := .venv-moto
 EVENTS ?=
 PORT   ?= 4566
 # Most tests wait for Spark, S3 and processes; each worker has a Spark of its own, which takes 2 GB.
-# By itself xdist begins with the files that have most tests, and so ends with those of few long ones.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -44,6 +43,7 @@ setup: $(VENV)/.downloads ## Make .venv with the `lakehose` command, and fetch S
 demo: setup ## The main job on real flights; EVENTS=5000 is the quick form, RESUME=1 goes on where one was cut off
 	@$(BIN)/python -m demo --port $(PORT) $(if $(EVENTS),--events $(EVENTS)) $(if $(RESUME),--resume) $(if $(CHAOS),--chaos)
 
+# By itself xdist begins with the files that have most tests, and so ends with those of few long ones.
 test: setup $(VENV)/.develop ## All tests that need no cluster, with a small end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -7,14 +7,15 @@ both ways give the same keys (tests compare them).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import jq
 import orjson
 
 from firehose.jq_query import PlainPath, made_keys, plain_paths, refused_words
 from firehose.jq_runner import EndlessQueryError, Query
-from firehose.plain_keys import NOT_PLAIN, PlainKeys
+from firehose.plain_keys import PlainKeys
 from firehose.processing import NO_KEY, Chunk, Reason
 from lake.errors import TerminalError
 
@@ -93,12 +94,8 @@ class ExtractKeys:
 
     def apply(self, chunk: Chunk, now_ms: int) -> Chunk:
         """Take each record's keys; a record that has none is refused."""
-        if self._plain is not None and chunk.keys is None and (plain := self._plain.read_all(chunk.data)) is not None:
-            chunk.keys = plain
-            return chunk
-        found: list[tuple[str, ...] | None] = [None] * len(chunk.data)
         reasons: dict[int, Reason] = {}
-        for_jq = self._directly(chunk.data, found)
+        found, for_jq = self._directly(chunk.data)
         if for_jq:
             self._by_jq(chunk.data, for_jq, found, reasons)
         if chunk.keys is None:
@@ -107,28 +104,16 @@ class ExtractKeys:
             chunk.keys = [(*before, *(keys or ())) for before, keys in zip(chunk.keys, found, strict=True)]
         return chunk.without(reasons, now_ms)
 
-    def _directly(self, data: list[bytes], found: list[tuple[str, ...] | None]) -> Sequence[int]:
-        # returns the records that libjq has to look at
+    def _directly(self, data: list[bytes]) -> tuple[list[tuple[str, ...] | None], Sequence[int]]:
+        # returns what was found, and the records that libjq has to look at
         if self._plain is None:
-            return range(len(data))
-        read = self._plain.read
-        join = "".join
-        left: list[int] = []
-        for index, raw in enumerate(data):
-            try:
-                values = read(raw)
-            except NOT_PLAIN:
-                left.append(index)
-                continue
-            try:
-                join(values)  # a look at the type of each, in one call
-            except TypeError:
-                values = _texts(values)
-            if "" in values:
-                left.append(index)
-            else:
-                found[index] = values
-        return left
+            return [None] * len(data), range(len(data))
+        values = self._plain.read_all(data)
+        if _are_texts(values):
+            return values, ()
+        texts = [_texts(one) if one is not None else ("",) for one in values]
+        found = [one if "" not in one else None for one in texts]
+        return found, [index for index, one in enumerate(found) if one is None]
 
     def _by_jq(
         self,
@@ -195,6 +180,16 @@ def _rendered(value: Any) -> str:
 
 def _number(value: float) -> str:
     return str(_RENDER.input_value(value).first())
+
+
+def _are_texts(values: list[tuple[Any, ...] | None]) -> TypeGuard[list[tuple[str, ...] | None]]:
+    """Whether all values of all records were found, and are strings that aren't empty."""
+    try:
+        every = [*chain.from_iterable(values)]  # type: ignore[arg-type]  # what wasn't found is a TypeError
+        "".join(every)  # a look at the type of each, in one call
+    except TypeError:
+        return False
+    return all(every)
 
 
 def _texts(values: tuple[Any, ...]) -> tuple[str, ...]:

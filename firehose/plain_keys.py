@@ -7,7 +7,6 @@ string doesn't look whether it is UTF-8, so only records in ASCII are read this 
 from __future__ import annotations
 
 import re
-from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
     from firehose.jq_query import PlainPath
 
-__all__ = ["NOT_PLAIN", "PlainKeys"]
+__all__ = ["PlainKeys"]
 
-NOT_PLAIN = (orjson.JSONDecodeError, msgspec.DecodeError, KeyError, TypeError, RecursionError)
-"""What `read` raises where libjq has to say what becomes of a record."""
+_NOT_PLAIN = (orjson.JSONDecodeError, msgspec.DecodeError, KeyError, TypeError, RecursionError)
+"""What is raised where libjq has to say what becomes of a record."""
 _UNREADABLE = re.compile(r'[\\"\x00-\x1f]')
 """In a member's name: msgspec takes no name that has to be escaped."""
 _SCALAR = str | int | float
@@ -40,28 +39,30 @@ class PlainKeys:
 
     def __init__(self, paths: Sequence[PlainPath]) -> None:
         whole, loads = _getter_of(paths), orjson.loads
-        self.read: Callable[[bytes], tuple[Any, ...]] = lambda raw: whole(loads(raw))
-        """Take the values from one record; raises one of `NOT_PLAIN` where it can't."""
+        self._read: Callable[[bytes], tuple[Any, ...]] = lambda raw: whole(loads(raw))
         self._decode: Callable[[bytes], Any] | None = None
         members = _members_of(paths)
         if members is None:
             return
         decode = self._decode = msgspec.json.Decoder(_struct_of(members)).decode
         take = self._take = _taker_of(paths, members)
-        self.read = lambda raw: take(decode(raw)) if raw.isascii() else whole(loads(raw))
+        self._read = lambda raw: take(decode(raw)) if raw.isascii() else whole(loads(raw))
 
-    def read_all(self, data: Sequence[bytes]) -> list[tuple[str, ...]] | None:
-        """Take the values from all records; None where one can't be read, or has a value that is no string or empty."""
+    def read_all(self, data: Sequence[bytes]) -> list[tuple[Any, ...] | None]:
+        """Take the values from each record; None where libjq has to say what becomes of it."""
         try:
             # without a step of Python's for each record
             if self._decode is not None and all(map(bytes.isascii, data)):
-                found = [*map(self._take, map(self._decode, data))]
-            else:
-                found = [*map(self.read, data)]
-            "".join(chain.from_iterable(found))  # a look at the type of each
-        except NOT_PLAIN:
+                return [*map(self._take, map(self._decode, data))]
+            return [*map(self._read, data)]
+        except _NOT_PLAIN:
+            return [*map(self._tried, data)]
+
+    def _tried(self, raw: bytes) -> tuple[Any, ...] | None:
+        try:
+            return self._read(raw)
+        except _NOT_PLAIN:
             return None
-        return found if all(chain.from_iterable(found)) else None
 
 
 def _members_of(paths: Sequence[PlainPath]) -> _Members | None:
