@@ -192,6 +192,25 @@ def test_after_it_the_next_batches_have_the_next_numbers_and_an_erased_event_doe
     assert balanced(world)[0]
 
 
+def test_what_no_batch_has_taken_yet_is_counted_before_it_goes(world):
+    world.deliver("a", [visit(world, 1, "bb"), visit(world, 2, WHO)])
+    world.ingest()
+    world.deliver("b", [visit(world, 2, WHO), visit(world, 3, WHO), visit(world, 4, "cc")])
+    # an ingest that was killed with S3's messages in its hand: to others they are invisible for two minutes
+    url = world.cloud.sqs.get_queue_url(QueueName=world.lake.names.queue("solo"))["QueueUrl"]
+    assert world.cloud.sqs.receive_message(QueueUrl=url, VisibilityTimeout=600).get("Messages")
+    receipt = erase_subject(world)
+    assert places_holding(world, world.bucket("solo")) == []
+    assert [row["user_id"] for row in world.rows("solo")] == ["bb", "cc"]
+    sheet = balance(gather(world.lake, world.cloud, "visits"))
+    assert sheet.balanced
+    # the second of its events was never a duplicate of anything
+    assert (sheet.total.delivered, sheet.total.ingested, sheet.total.duplicates) == (5, 4, 1)
+    assert receipt.events == {"visits": 2}
+    assert receipt.erased_rows["visits"][f"{world.lake.names.database('solo')}.visits"] == 2
+    assert is_clean(world)
+
+
 def test_a_row_that_a_delete_file_hides_and_a_file_that_nobody_knows_hold_it_too(world):
     world.deliver("a", [visit(world, 1, "bb"), visit(world, 2, WHO), visit(world, 3, "cc"), visit(world, 4, "dd")])
     world.ingest()

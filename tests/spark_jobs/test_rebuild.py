@@ -234,6 +234,21 @@ def test_an_erasure_leaves_the_sheet_as_it_was_and_so_does_drawing_it_up(world):
     assert [row["sequence"] for row in world.rows("solo")] == [0, 2, 7]
 
 
+def test_an_erasure_counts_what_no_batch_had_taken_yet_and_so_does_drawing_it_up(world):
+    world.deliver("a", [visit(world, 0), visit(world, 1, user="eve")])
+    world.ingest()
+    world.deliver("b", [visit(world, 1, user="eve"), visit(world, 2, day=2, user="eve"), visit(world, 3, day=3)])
+    report(world, 4)
+    # an ingest that was killed with S3's messages in its hand: to others they are invisible
+    url = world.cloud.sqs.get_queue_url(QueueName=world.lake.names.queue("solo"))["QueueUrl"]
+    assert world.cloud.sqs.receive_message(QueueUrl=url, VisibilityTimeout=600).get("Messages")
+    who = parse_subject(world.lake, "solo", ["user_id=eve"])
+    erase.run(world.spark, world.lake, world.cloud, who, "e1")
+    before = assert_same_again(world, expired=True)
+    assert before.balanced
+    assert (before.total.ingested, before.total.duplicates) == (4, 1)
+
+
 def test_one_tenants_erasure_in_what_pooled_tenants_share_is_told_too(shared):
     shared.deliver("a", [visit(shared, 0, "ann"), visit(shared, 1, "ann", day=2, user="eve")], "ann")
     shared.deliver("b", [visit(shared, 0, "bob", user="eve")], "bob")
