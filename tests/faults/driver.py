@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-# a message whose reader was killed is seen again so late; two minutes would be most of the campaign
-arrivals._INVISIBLE_SECONDS = 4
+# a message whose reader was killed is seen again so late: long enough that the next job goes on without it, but two
+# minutes would be most of the campaign
+arrivals._INVISIBLE_SECONDS = 10
 
 
 def _say(told: dict[str, Any]) -> None:
