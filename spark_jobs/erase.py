@@ -193,7 +193,7 @@ class _Erasure:
             self._note("settled")
             findings = look(self.spark, self.lake, self.cloud, self.subject)
             # asked once, and before the batches' numbers are noted: these hold what those objects gave
-            counted = self._counted(findings)
+            going = self._going(findings)
             self._found(findings)
             self._note("found")
             left = findings.total + self._remembered()
@@ -201,9 +201,9 @@ class _Erasure:
                 self._finish(findings, clock())
                 return self.receipt
             self.say(f"erasure {self.receipt.id}: round {self.receipt.rounds + 1}: {findings.total:,} records found")
-            self._bury(findings, counted)
+            self._bury(findings, going)
             self._note("tombstones")
-            self._objects(findings, counted)
+            self._objects(findings, going)
             self._note("objects")
             for name, (target, owner, held) in findings.tables.items():
                 self._table(name, target, owner, held)
@@ -334,24 +334,25 @@ class _Erasure:
                 count += remaining_in(self.catalog, target, set(place.found))
         return count
 
-    def _counted(self, findings: Findings) -> Mapping[str, set[str]]:
-        """By place, addresses of the objects whose records are counted; the next round's ingest takes the others."""
-        return {
-            name: place.taken(self.manifest, [one.stored for one in held if one.records])
-            for name, (place, held) in findings.objects.items()
-        }
+    def _going(self, findings: Findings) -> dict[str, list[Held]]:
+        """By place, objects whose records go in this round; those no batch has taken the next one ingests first."""
+        going: dict[str, list[Held]] = {}
+        for name, (place, held) in findings.objects.items():
+            holding = [one for one in held if one.records]
+            may = place.taken(self.manifest, [one.stored for one in holding])
+            going[name] = [one for one in holding if one.stored.address in may]
+        return going
 
-    def _bury(self, findings: Findings, counted: Mapping[str, set[str]]) -> None:
+    def _bury(self, findings: Findings, going: Mapping[str, Sequence[Held]]) -> None:
         """Keep tombstones of what goes in this round.
 
         An event that only an object holds which no batch has taken gets none yet: the batch that takes it would count
         it as a duplicate, of nothing.
         """
         ids: dict[str, set[str]] = {}
-        for name, (place, held) in findings.objects.items():
+        for name, (place, _) in findings.objects.items():
             if place.dataset:
-                going = [one for one in held if one.stored.address in counted[name]]
-                ids.setdefault(place.dataset, set()).update(_event_ids(going))
+                ids.setdefault(place.dataset, set()).update(_event_ids(going[name]))
         for target, _, held in findings.tables.values():
             ids.setdefault(_dataset(target), set()).update(_event_ids(held))
         events = dict(self.receipt.events)
@@ -368,12 +369,10 @@ class _Erasure:
             )
         self.receipt = replace(self.receipt, events={name: count for name, count in events.items() if count})
 
-    def _objects(self, findings: Findings, counted: Mapping[str, set[str]]) -> None:
-        for name, (place, held) in findings.objects.items():
+    def _objects(self, findings: Findings, going: Mapping[str, Sequence[Held]]) -> None:
+        for name, (place, _) in findings.objects.items():
             gone = 0
-            for one in held:
-                if not one.records or one.stored.address not in counted[name]:
-                    continue
+            for one in going[name]:
                 if place.form is Form.RESULT:
                     self._delete_result(one)
                     gone += 1

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _BATCHES = 100
 _WARM = 2  # batches that are not counted
-_TURNS = 20  # that are: a multiple of the ten that Iceberg merges manifests after; the least of ten is 6 % off
+_TURNS = 20  # that are: a multiple of the ten that Iceberg merges manifests after
 _LOOKS = 3  # batches whose memory is looked at
 _LIMIT = 1.1
 _OLD = 1.5  # of a table with as many snapshots as it ever has, however large it is

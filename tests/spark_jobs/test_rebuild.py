@@ -239,9 +239,7 @@ def test_an_erasure_counts_what_no_batch_had_taken_yet_and_so_does_drawing_it_up
     world.ingest()
     world.deliver("b", [visit(world, 1, user="eve"), visit(world, 2, day=2, user="eve"), visit(world, 3, day=3)])
     report(world, 4)
-    # an ingest that was killed with S3's messages in its hand: to others they are invisible
-    url = world.cloud.sqs.get_queue_url(QueueName=world.lake.names.queue("solo"))["QueueUrl"]
-    assert world.cloud.sqs.receive_message(QueueUrl=url, VisibilityTimeout=600).get("Messages")
+    world.withhold_messages("solo")
     who = parse_subject(world.lake, "solo", ["user_id=eve"])
     erase.run(world.spark, world.lake, world.cloud, who, "e1")
     before = assert_same_again(world, expired=True)
