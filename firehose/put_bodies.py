@@ -33,6 +33,9 @@ def read_batch(body: bytes) -> tuple[str, list[bytes]] | None:
     if tail is None or (head[1] is None) == (tail[1] is None):
         return None
     pieces = body.split(_BETWEEN[head[2]])
+    # a quote that is missing makes what stands between records share one with the head or the tail
+    if len(pieces[0]) < head.end() or len(pieces[-1]) < len(body) - end:
+        return None
     pieces[-1] = pieces[-1][: end - len(body)]
     pieces[0] = pieces[0][head.end() :]
     try:
